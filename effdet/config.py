@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every model of the family as one table, and the settings of the programs.
+
+Model columns are those of table 1 of the EfficientDet paper (arXiv:1911.09070); the values of the
+released models come from google/automl's ``hparams_config.py``.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from effdet.errors import UsageError, nearest
+from effdet.flags import option
+
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+LITE_MEAN, LITE_STD = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
+
+MIN_IMAGE_SIZE = 64
+"""Pixels; below this the coarser levels see nothing but padding."""
+
+Padding = Literal["same", "symmetric"]
+Fusion = Literal["fastattn", "sum", "attn"]
+NMS = Literal["gaussian", "linear", "hard"]
+Evaluator = Literal["faster", "pycocotools"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Scaling of an EfficientNet (arXiv:1905.11946); Lite has ReLU6, no SE, fixed stem and head."""
+
+    name: str
+    width: float
+    depth: float
+    dropout: float
+    lite: bool = False
+
+
+# fmt: off
+BACKBONES: dict[str, BackboneConfig] = {
+    name: BackboneConfig(name=name, width=width, depth=depth, dropout=dropout, lite="lite" in name)
+    for name, width, depth, dropout in [
+        ("efficientnet_b0",    1.0, 1.0, 0.2),
+        ("efficientnet_b1",    1.0, 1.1, 0.2),
+        ("efficientnet_b2",    1.1, 1.2, 0.3),
+        ("efficientnet_b3",    1.2, 1.4, 0.3),
+        ("efficientnet_b4",    1.4, 1.8, 0.4),
+        ("efficientnet_b5",    1.6, 2.2, 0.4),
+        ("efficientnet_b6",    1.8, 2.6, 0.5),
+        ("efficientnet_b7",    2.0, 3.1, 0.5),
+        ("efficientnet_lite0", 1.0, 1.0, 0.2),
+        ("efficientnet_lite1", 1.0, 1.1, 0.2),
+        ("efficientnet_lite2", 1.1, 1.2, 0.3),
+        ("efficientnet_lite3", 1.2, 1.4, 0.3),
+        ("efficientnet_lite4", 1.4, 1.8, 0.3),
+    ]
+}
+# fmt: on
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Everything that fixes a detector's graph, its input and its anchors.
+
+    Attributes:
+        name: the row of :data:`MODELS` it started from.
+        backbone: the row of :data:`BACKBONES`.
+        image_size: ``(height, width)`` of the network input in pixels.
+        num_classes: class outputs an anchor.
+        width: channels of BiFPN and heads.
+        bifpn_cells: repeated BiFPN cells.
+        head_repeats: convolutions in each head before its last.
+        fusion: how a BiFPN node adds its inputs: fast normalised, plain sum or softmax attention.
+        anchor_scale: side of the smallest square anchor in strides.
+        min_level: finest pyramid level.
+        max_level: coarsest pyramid level.
+        num_scales: anchor sizes an octave.
+        aspect_ratios: anchor width / height.
+        padding: ``same`` as TensorFlow, ``symmetric`` as PyTorch; the latter also leaves out the
+            convolution biases that a batch norm makes redundant.
+        survival_prob: chance that the backbone's last residual block is kept in training.
+        mean: subtracted from RGB values in 0-255.
+        std: divides the RGB values after that.
+    """
+
+    name: str
+    backbone: str
+    image_size: tuple[int, int]
+    num_classes: int = 90
+    width: int
+    bifpn_cells: int
+    head_repeats: int
+    fusion: Fusion
+    anchor_scale: float
+    min_level: int = 3
+    max_level: int = 7
+    num_scales: int = 3
+    aspect_ratios: tuple[float, ...] = (1.0, 2.0, 0.5)
+    padding: Padding = "same"
+    survival_prob: float = 0.8
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if self.backbone not in BACKBONES:
+            raise UsageError(
+                f"unknown backbone {self.backbone!r}{nearest(self.backbone, BACKBONES)}"
+            )
+        if min(self.image_size) < MIN_IMAGE_SIZE:
+            raise UsageError(
+                f"image_size must be at least {MIN_IMAGE_SIZE} pixels a side, got "
+                f"{self.image_size[0]} x {self.image_size[1]} (height x width)"
+            )
+        if self.num_classes < 1:
+            raise UsageError(f"num_classes must be at least 1, got {self.num_classes}")
+        if not 0 < self.survival_prob <= 1:
+            raise UsageError(f"survival_prob must be in (0, 1], got {self.survival_prob}")
+        if not 1 <= self.min_level <= 5 <= self.max_level:
+            raise UsageError(
+                "min_level must be in 1 to 5 and max_level at least 5, got "
+                f"{self.min_level} and {self.max_level}"
+            )
+
+    @property
+    def num_anchors(self) -> int:
+        """Anchors a location."""
+        return self.num_scales * len(self.aspect_ratios)
+
+    @property
+    def lite(self) -> bool:
+        """Whether this is a Lite model (ReLU6, no squeeze-and-excitation)."""
+        return BACKBONES[self.backbone].lite
+
+    @property
+    def levels(self) -> range:
+        """The pyramid levels, finest first."""
+        return range(self.min_level, self.max_level + 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        values = dataclasses.asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
+        """The inverse of :meth:`to_dict`."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+# fmt: off
+_COLUMNS = (
+    "name",               "backbone",           "image_size", "width", "bifpn_cells",
+    "head_repeats", "fusion", "anchor_scale", "max_level",
+)
+_ROWS: list[tuple[Any, ...]] = [
+    ("efficientdet_d0",     "efficientnet_b0",     512,  64, 3, 3, "fastattn", 4.0, 7),
+    ("efficientdet_d1",     "efficientnet_b1",     640,  88, 4, 3, "fastattn", 4.0, 7),
+    ("efficientdet_d2",     "efficientnet_b2",     768, 112, 5, 3, "fastattn", 4.0, 7),
+    ("efficientdet_d3",     "efficientnet_b3",     896, 160, 6, 4, "fastattn", 4.0, 7),
+    ("efficientdet_d4",     "efficientnet_b4",    1024, 224, 7, 4, "fastattn", 4.0, 7),
+    ("efficientdet_d5",     "efficientnet_b5",    1280, 288, 7, 4, "fastattn", 4.0, 7),
+    ("efficientdet_d6",     "efficientnet_b6",    1280, 384, 8, 5, "sum",      4.0, 7),
+    ("efficientdet_d7",     "efficientnet_b6",    1536, 384, 8, 5, "sum",      5.0, 7),
+    ("efficientdet_d7x",    "efficientnet_b7",    1536, 384, 8, 5, "sum",      4.0, 8),
+    ("efficientdet_lite0",  "efficientnet_lite0",  320,  64, 3, 3, "sum",      3.0, 7),
+    ("efficientdet_lite1",  "efficientnet_lite1",  384,  88, 4, 3, "sum",      3.0, 7),
+    ("efficientdet_lite2",  "efficientnet_lite2",  448, 112, 5, 3, "sum",      3.0, 7),
+    ("efficientdet_lite3",  "efficientnet_lite3",  512, 160, 6, 4, "sum",      4.0, 7),
+    ("efficientdet_lite3x", "efficientnet_lite3",  640, 200, 6, 4, "sum",      3.0, 7),
+    ("efficientdet_lite4",  "efficientnet_lite4",  640, 224, 7, 4, "sum",      4.0, 7),
+]
+# fmt: on
+
+
+def _row_to_config(row: tuple[Any, ...]) -> ModelConfig:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    lite = "lite" in values["name"]
+    return ModelConfig(
+        **values | {"image_size": (values["image_size"], values["image_size"])},
+        mean=LITE_MEAN if lite else IMAGENET_MEAN,
+        std=LITE_STD if lite else IMAGENET_STD,
+        # The reference switches stochastic depth off for detectors on B0.
+        survival_prob=1.0 if values["backbone"].endswith("b0") else 0.8,
+    )
+
+
+MODELS: dict[str, ModelConfig] = {row[0]: _row_to_config(row) for row in _ROWS}
+
+
+def model_config(name: str, **changes: Any) -> ModelConfig:
+    """The configuration of model ``name`` with ``changes`` to its fields.
+
+    Raises:
+        UsageError: for an unknown name (the nearest are named) or a value that cannot work.
+    """
+    if name not in MODELS:
+        raise UsageError(f"unknown model {name!r}{nearest(name, MODELS)} (see `effdet info`)")
+    return dataclasses.replace(MODELS[name], **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostprocessConfig:
+    """From network outputs to detections; the defaults are those of published COCO figures."""
+
+    nms: NMS = option("gaussian", help="suppression of overlapping boxes of one class")
+    iou_threshold: float = option(0.5, help="IoU above which hard and linear NMS act, 0-1")
+    sigma: float = option(0.5, help="width of gaussian NMS: a score decays by exp(-IoU^2 / sigma)")
+    score_threshold: float = option(0.001, help="detections scored at or below this are left out")
+    max_candidates: int = option(5000, help="best (anchor, class) pairs an image that enter NMS")
+    max_detections: int = option(100, help="detections an image at most")
+    clip_boxes: bool = option(False, help="clip boxes to the image (published figures do not)")
+
+    def __post_init__(self) -> None:
+        for name in ("iou_threshold", "score_threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if self.sigma <= 0:
+            raise UsageError(f"sigma must be above 0, got {self.sigma}")
+        for name in ("max_candidates", "max_detections"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+def select_postprocess(settings: Any) -> PostprocessConfig:
+    """The post-processing fields of a program's settings."""
+    names = [field.name for field in dataclasses.fields(PostprocessConfig)]
+    return PostprocessConfig(**{name: getattr(settings, name) for name in names})

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One process or many: everything that knows about ranks."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from effdet.errors import UsageError
+
+
+def is_launched() -> bool:
+    """Whether torchrun (or the like) started this process as one of a group."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def is_initialized() -> bool:
+    """Whether a process group is up."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """This process's number, 0 when alone."""
+    return dist.get_rank() if is_initialized() else 0
+
+
+def world_size() -> int:
+    """The number of processes, 1 when alone."""
+    return dist.get_world_size() if is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this is the process that prints and writes."""
+    return rank() == 0
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The device to work on: ``name`` if given, else this process's GPU, else the CPU."""
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"unknown device {name!r}: expected cpu, cuda or cuda:N") from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UsageError(f"device {name!r} was asked for but torch sees no CUDA GPU")
+        index = device.index if device.index is not None else int(os.environ.get("LOCAL_RANK", 0))
+        if index >= torch.cuda.device_count():
+            raise UsageError(
+                f"device cuda:{index} was asked for but there are {torch.cuda.device_count()} GPUs"
+            )
+        device = torch.device("cuda", index)
+        torch.cuda.set_device(device)
+    return device
+
+
+@contextmanager
+def process_group(device: torch.device, timeout_minutes: float = 30.0) -> Iterator[None]:
+    """The group torchrun asked for: NCCL on GPUs, gloo on CPUs; nothing for a single process."""
+    if not is_launched():
+        yield
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(
+        backend,
+        timeout=timedelta(minutes=timeout_minutes),
+        device_id=device if device.type == "cuda" else None,
+    )
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if is_initialized():
+        dist.barrier()
+
+
+def all_reduce_sum(value: Tensor) -> Tensor:
+    """The sum of ``value`` over all processes (a new tensor; gradients do not pass)."""
+    if not is_initialized():
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total
+
+
+def gather_to_main(value: Any) -> list[Any] | None:
+    """Every process's ``value`` in rank order on the main process, None on the others."""
+    if not is_initialized():
+        return [value]
+    gathered: list[Any] | None = [None] * world_size() if is_main() else None
+    dist.gather_object(value, gathered)
+    return gathered
+
+
+def broadcast_from_main(value: Any) -> Any:
+    """The main process's ``value`` on every process."""
+    if not is_initialized():
+        return value
+    holder = [value]
+    dist.broadcast_object_list(holder)
+    return holder[0]

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors for the person who made the mistake, and the exit code of each kind."""
+
+import difflib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+
+
+class EffdetError(Exception):
+    """Something the user can mend; programs print it as one line and leave with ``exit_code``."""
+
+    exit_code = 1
+
+
+class UsageError(EffdetError, ValueError):
+    """An option, a name or a value that cannot work."""
+
+    exit_code = 2
+
+
+class DataError(EffdetError, ValueError):
+    """An annotation file, an image or a data folder that cannot be used."""
+
+    exit_code = 3
+
+
+class WeightsError(EffdetError, ValueError):
+    """A checkpoint or weights file that is damaged or belongs to another model."""
+
+    exit_code = 4
+
+
+class ExportError(EffdetError, RuntimeError):
+    """A model that cannot be written in the wanted form."""
+
+    exit_code = 5
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """The known names most like ``name``, as the end of an error message (empty when none is near)."""
+    matches = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+    return f"; did you mean {' or '.join(matches)}?" if matches else ""
+
+
+def run(main: Callable[[], None], program: str) -> None:
+    """Call ``main`` and turn a user's mistake into one line on stderr and its exit code.
+
+    With ``--debug`` on the command line or ``EFFDET_DEBUG=1`` the traceback is printed as well.
+    """
+    debug = "--debug" in sys.argv or os.environ.get("EFFDET_DEBUG") == "1"
+    try:
+        main()
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        code = 130
+    except (EffdetError, OSError) as error:
+        if debug:
+            traceback.print_exc()
+        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        code = getattr(error, "exit_code", 1)
+    else:
+        return
+    sys.stderr.flush()
+    raise SystemExit(code)

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command-line flags and YAML files made from the fields of a dataclass.
+
+A field written with :func:`option` is a flag: its name, type, default and help are those of the
+field. Values come, later ones winning, from the defaults, a preset, ``--config FILE`` and flags.
+"""
+
+import argparse
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar, Union
+
+import yaml
+
+from effdet.errors import UsageError, nearest
+
+Config = TypeVar("Config")
+
+
+def option(default: Any = dataclasses.MISSING, *, help: str, positional: bool = False) -> Any:
+    """A dataclass field that is also a flag; ``help`` is one line and names the unit."""
+    metadata = {"help": help, "positional": positional}
+    if isinstance(default, list | dict):
+        return dataclasses.field(default_factory=lambda: default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that raises :class:`UsageError` and names the nearest option."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see --help)")
+
+    def parse_known(self, argv: Sequence[str]) -> argparse.Namespace:
+        values, unknown = self.parse_known_args(argv)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            name = unknown[0].split("=")[0]
+            raise UsageError(f"unknown option {name}{nearest(name, flags)} (see --help)")
+        return values
+
+
+def parse(
+    cls: type[Config],
+    argv: Sequence[str],
+    *,
+    program: str,
+    description: str,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Config:
+    """Read ``argv`` into the dataclass ``cls``.
+
+    Args:
+        cls: a dataclass whose fields are :func:`option`.
+        argv: the words after the program's name.
+        program: the name shown in ``--help``.
+        description: one line for ``--help``.
+        presets: name -> values that ``--preset NAME`` puts before the file and the flags.
+
+    Raises:
+        UsageError: for an unknown option, preset or key, or a value that does not fit.
+    """
+    parser = _Parser(
+        prog=program,
+        description=description,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file with values for these options")
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    if presets:
+        parser.add_argument("--preset", choices=sorted(presets), help="named set of values")
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        _add_flag(parser, field, hints[field.name])
+    flags = vars(parser.parse_known(argv))
+    flags.pop("debug", None)
+    values: dict[str, Any] = dict((presets or {}).get(flags.pop("preset", ""), {}))
+    if "config" in flags:
+        values |= load_yaml(cls, flags.pop("config"))
+    return build(cls, values | flags)
+
+
+def load_yaml(cls: type[Any], path: str | Path) -> dict[str, Any]:
+    """The values of a YAML file, every key checked against the fields of ``cls``."""
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no such configuration file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not a YAML file: {error}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: expected 'option: value' lines, found {type(values).__name__}")
+    known = [field.name for field in dataclasses.fields(cls)]
+    for key in values:
+        if key not in known:
+            raise UsageError(f"{path}: unknown option {key!r}{nearest(str(key), known)}")
+    return {key: _checked(cls, key, value, path) for key, value in values.items()}
+
+
+def save_yaml(config: Any, path: str | Path) -> None:
+    """Write ``config`` so that ``--config PATH`` gives the same values."""
+    values = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in dataclasses.asdict(config).items()
+    }
+    Path(path).write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+def build(cls: type[Config], values: Mapping[str, Any]) -> Config:
+    """``cls(**values)``, with a missing value named as its flag."""
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        required = (
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        )
+        if required and field.name not in values:
+            raise UsageError(f"{_flag(field)} is needed: {field.metadata['help']}")
+    return cls(**values)
+
+
+def _flag(field: dataclasses.Field[Any]) -> str:
+    if field.metadata.get("positional"):
+        return field.name.upper()
+    return "--" + field.name.replace("_", "-")
+
+
+def _add_flag(
+    parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: object
+) -> None:
+    text = field.metadata["help"].replace("%", "%%")
+    if field.default not in (dataclasses.MISSING, None, ()):
+        text += f" (default: {field.default})"
+    if field.metadata["positional"]:
+        parser.add_argument(field.name, nargs="+", metavar=_flag(field), help=text)
+        return
+    kind, count = _element(hint)
+    if kind is bool:
+        parser.add_argument(_flag(field), action=argparse.BooleanOptionalAction, help=text)
+    elif typing.get_origin(kind) is Literal:
+        parser.add_argument(_flag(field), choices=typing.get_args(kind), help=text)
+    elif count is not None:
+        convert: Any = kind
+        names = field.metadata.get("metavar") or field.name.upper()
+        parser.add_argument(_flag(field), type=convert, nargs=count, metavar=names, help=text)
+    else:
+        convert = kind
+        parser.add_argument(_flag(field), type=convert, metavar=field.name.upper(), help=text)
+
+
+def _element(hint: object) -> tuple[Any, int | str | None]:
+    """The type of one value and how many there are (None: exactly one, "+": any number)."""
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        (hint,) = [part for part in typing.get_args(hint) if part is not type(None)]
+    if typing.get_origin(hint) is tuple:
+        parts = typing.get_args(hint)
+        return parts[0], "+" if parts[-1] is Ellipsis else len(parts)
+    return hint, None
+
+
+def _checked(cls: type[Any], key: str, value: Any, path: str | Path) -> Any:
+    """``value`` as the type of field ``key``, or an error that names file, field and value."""
+    hint = typing.get_type_hints(cls)[key]
+    optional = type(None) in typing.get_args(hint)
+    if value is None and optional:
+        return None
+    kind, count = _element(hint)
+    if count is not None:
+        if not isinstance(value, list) or (isinstance(count, int) and len(value) != count):
+            raise UsageError(f"{path}: {key} must be a list, found {value!r}")
+        return tuple(_scalar(kind, key, item, path) for item in value)
+    return _scalar(kind, key, value, path)
+
+
+def _scalar(kind: Any, key: str, value: Any, path: str | Path) -> Any:
+    if typing.get_origin(kind) is Literal:
+        if value not in typing.get_args(kind):
+            choices = ", ".join(map(str, typing.get_args(kind)))
+            raise UsageError(f"{path}: {key} must be one of {choices}, found {value!r}")
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise UsageError(f"{path}: {key} must be {kind.__name__}, found {value!r}")
+    return value
