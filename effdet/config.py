@@ -6,7 +6,7 @@ released models come from google/automl's ``hparams_config.py``.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ MIN_IMAGE_SIZE = 64
 
 Padding = Literal["same", "symmetric"]
 Fusion = Literal["fastattn", "sum", "attn"]
+AmpDtype = Literal["float16", "bfloat16"]
 NMS = Literal["gaussian", "linear", "hard"]
 Evaluator = Literal["faster", "pycocotools"]
 
@@ -225,3 +226,126 @@ def select_postprocess(settings: Any) -> PostprocessConfig:
     """The post-processing fields of a program's settings."""
     names = [field.name for field in dataclasses.fields(PostprocessConfig)]
     return PostprocessConfig(**{name: getattr(settings, name) for name in names})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(PostprocessConfig):
+    """Settings of ``train.py``; the defaults are google/automl's for COCO."""
+
+    data: str = option("shapes", help="data folder in COCO layout, or 'shapes': the built-in set")
+    train_split: str = option("train", help="split to train on: instances_{split}*.json")
+    val_split: str = option("val", help="split to validate on")
+    train_annotations: str | None = option(None, help="COCO JSON file instead of --train-split's")
+    train_images: str | None = option(None, help="folder of the training images")
+    val_annotations: str | None = option(None, help="COCO JSON file instead of --val-split's")
+    val_images: str | None = option(None, help="folder of the validation images")
+    model: str = option("efficientdet_d0", help="model name (see `effdet info`)")
+    image_size: tuple[int, ...] | None = option(None, help="input pixels: side, or height width")
+    padding: Padding = option("same", help="convolution padding: as TensorFlow or as PyTorch")
+    fusion: Fusion | None = option(None, help="BiFPN fusion instead of the model's own")
+    weights: str | None = option(None, help="checkpoint of this toolkit to fine-tune from")
+    backbone_weights: str | None = option(None, help="ImageNet classifier to take the backbone of")
+    output: str | None = option(None, help="run folder to create (default: runs/MODEL-N)")
+    resume: str | None = option(None, help="checkpoint or run folder to continue")
+    epochs: int = option(300, help="passes over the training set")
+    batch_size: int = option(8, help="images a process and step")
+    lr: float = option(0.08, help="learning rate at a global batch of 64, scaled with the batch")
+    warmup_lr: float = option(0.008, help="learning rate at the first step, scaled alike")
+    warmup_epochs: float = option(1.0, help="epochs of linear warm-up")
+    momentum: float = option(0.9, help="momentum of SGD")
+    weight_decay: float = option(4e-5, help="L2 decay of convolution kernels")
+    clip_norm: float = option(10.0, help="gradients are scaled down to this global norm")
+    ema_decay: float = option(0.9998, help="decay of the weight average, 0 for none")
+    alpha: float = option(0.25, help="focal loss: weight of the foreground, 0-1")
+    gamma: float = option(1.5, help="focal loss: exponent that plays down easy anchors")
+    label_smoothing: float = option(0.0, help="focal loss: smoothing of the labels, 0-1")
+    box_loss_weight: float = option(50.0, help="weight of the box loss")
+    jitter_min: float = option(0.1, help="smallest scale of training images")
+    jitter_max: float = option(2.0, help="largest scale of training images")
+    flip: float = option(0.5, help="chance to mirror a training image")
+    freeze_bn: bool = option(False, help="keep batch-norm statistics as they are")
+    amp: bool = option(False, help="mixed precision: float16 with a GradScaler on CUDA")
+    amp_dtype: AmpDtype | None = option(None, help="precision of --amp (bfloat16 on CPU)")
+    channels_last: bool = option(True, help="keep images and features channels-last in memory")
+    device: str | None = option(None, help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    workers: int | None = option(None, help="loader processes a training process (default: by CPUs)")
+    seed: int = option(0, help="seed of weights, order and augmentation")
+    eval_every: int = option(1, help="epochs between validations")
+    log_every: int = option(20, help="steps between printed lines")
+    evaluator: Evaluator = option("faster", help="COCO evaluation by faster-coco-eval or pycocotools")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive = ("epochs", "batch_size", "lr", "clip_norm", "eval_every", "log_every")
+        _require(self, positive, lambda v: v > 0, "above 0")
+        at_least_0 = ("warmup_lr", "warmup_epochs", "weight_decay", "gamma", "box_loss_weight")
+        _require(self, at_least_0, lambda v: v >= 0, "at least 0")
+        _require(self, ("momentum", "ema_decay"), lambda v: 0 <= v < 1, "in [0, 1)")
+        fractions = ("alpha", "label_smoothing", "flip")
+        _require(self, fractions, lambda v: 0 <= v <= 1, "in [0, 1]")
+        if self.workers is not None:
+            _require(self, ("workers",), lambda v: v >= 0, "at least 0")
+        if not 0 < self.jitter_min <= self.jitter_max:
+            raise UsageError(
+                "jitter_min must be above 0 and at most jitter_max, got "
+                f"{self.jitter_min} and {self.jitter_max}"
+            )
+        if self.weights and self.backbone_weights:
+            raise UsageError("give --weights or --backbone-weights, not both")
+
+    def model_config(self, num_classes: int) -> ModelConfig:
+        """The configuration of the model to train."""
+        changes: dict[str, Any] = {"num_classes": num_classes, "padding": self.padding}
+        if self.image_size is not None:
+            changes["image_size"] = size_pair(self.image_size)
+        if self.fusion is not None:
+            changes["fusion"] = self.fusion
+        return model_config(self.model, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidateConfig(PostprocessConfig):
+    """Settings of ``validate.py``."""
+
+    data: str = option("shapes", help="data folder in COCO layout, or 'shapes': the built-in set")
+    split: str = option("val", help="split to validate on: instances_{split}*.json")
+    annotations: str | None = option(None, help="COCO JSON file instead of --split's")
+    images: str | None = option(None, help="folder of the images")
+    weights: str | None = option(None, help="checkpoint to validate")
+    predictions: str | None = option(None, help="COCO results file to score instead of a model")
+    use_ema: bool = option(True, help="validate the averaged weights where the file has them")
+    image_size: tuple[int, ...] | None = option(None, help="input pixels: side, or height width")
+    batch_size: int = option(8, help="images a process and step")
+    amp: bool = option(False, help="mixed precision: float16 on CUDA, bfloat16 on CPU")
+    amp_dtype: AmpDtype | None = option(None, help="precision of --amp")
+    channels_last: bool = option(True, help="keep images and features channels-last in memory")
+    device: str | None = option(None, help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    workers: int | None = option(None, help="loader processes a process (default: by CPUs)")
+    evaluator: Evaluator = option("faster", help="COCO evaluation by faster-coco-eval or pycocotools")
+    json: str | None = option(None, help="write the detections here, in COCO's results format")
+    metrics: str | None = option(None, help="write the figures here, as JSON")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self, ("batch_size",), lambda v: v > 0, "above 0")
+        if self.workers is not None:
+            _require(self, ("workers",), lambda v: v >= 0, "at least 0")
+        if (self.weights is None) == (self.predictions is None):
+            raise UsageError("give --weights to validate a model or --predictions to score a file")
+        if self.predictions is not None and self.annotations is None:
+            raise UsageError("--predictions needs --annotations, the ground truth to score against")
+
+
+def size_pair(values: tuple[int, ...]) -> tuple[int, int]:
+    """``(height, width)`` from one side or from both."""
+    if len(values) not in (1, 2):
+        raise UsageError(f"image_size must be one or two numbers, got {len(values)}")
+    return values[0], values[-1]
+
+
+def _require(
+    settings: Any, names: Iterable[str], holds: Callable[[float], bool], text: str
+) -> None:
+    for name in names:
+        if not holds(getattr(settings, name)):
+            raise UsageError(f"{name} must be {text}, got {getattr(settings, name)}")

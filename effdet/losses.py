@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What training minimises: focal loss on classes and Huber loss on boxes."""
+
+import torch
+from torch import Tensor
+
+from effdet import distributed
+from effdet.ops import sigmoid_focal_loss
+from effdet.structures import Target
+from effdet.targets import assign_targets
+
+HUBER_DELTA = 0.1
+"""Where the box loss turns from square to linear, in units of the box deltas."""
+
+
+def box_loss(box_deltas: Tensor, box_targets: Tensor) -> Tensor:
+    """Huber loss summed over all coordinates whose target is not exactly zero.
+
+    The mask is the reference's: background anchors have zero targets, and a foreground coordinate
+    that happens to be zero counts as background too.
+
+    Args:
+        box_deltas: ``[B, A, 4]`` predictions.
+        box_targets: ``[B, A, 4]`` float32.
+
+    Returns:
+        float32 scalar.
+    """
+    loss = torch.nn.functional.huber_loss(
+        box_deltas.float(), box_targets, reduction="none", delta=HUBER_DELTA
+    )
+    return torch.where(box_targets != 0, loss, 0.0).sum()
+
+
+class DetectionLoss:
+    """From predictions and ground truth to the losses of EfficientDet (arXiv:1911.09070, 4.1).
+
+    ``cls_loss`` is the focal loss divided by N, ``box_loss`` the Huber loss divided by 4 N,
+    ``loss`` their weighted sum, with N = foreground anchors + 1 over all processes, divided by the
+    number of processes: averaged gradients are then those of one process with the whole batch.
+
+    Args:
+        anchors: ``[A, 4]`` xyxy in network pixels, on the training device.
+        alpha: focal weight of the foreground, 0-1.
+        gamma: focal exponent.
+        label_smoothing: 0-1.
+        box_loss_weight: weight of the box loss in the sum.
+    """
+
+    def __init__(
+        self,
+        anchors: Tensor,
+        *,
+        alpha: float = 0.25,
+        gamma: float = 1.5,
+        label_smoothing: float = 0.0,
+        box_loss_weight: float = 50.0,
+    ) -> None:
+        self.anchors = anchors
+        self.alpha = alpha
+        self.gamma = gamma
+        self.label_smoothing = label_smoothing
+        self.box_loss_weight = box_loss_weight
+
+    def __call__(
+        self, cls_logits: Tensor, box_deltas: Tensor, targets: list[Target]
+    ) -> dict[str, Tensor]:
+        """The losses of one batch, float32 scalars.
+
+        Args:
+            cls_logits: ``[B, A, K]``.
+            box_deltas: ``[B, A, 4]``.
+            targets: ground truth of each image in network pixels, on the same device.
+        """
+        assignment = assign_targets(self.anchors, targets)
+        foreground = distributed.all_reduce_sum(assignment.num_foreground)
+        normalizer = (foreground + 1) / distributed.world_size()
+        focal = sigmoid_focal_loss(
+            cls_logits,
+            assignment.cls_targets,
+            alpha=self.alpha,
+            gamma=self.gamma,
+            label_smoothing=self.label_smoothing,
+        )
+        cls = focal / normalizer
+        box = box_loss(box_deltas, assignment.box_targets) / (4 * normalizer)
+        return {"loss": cls + self.box_loss_weight * box, "cls_loss": cls, "box_loss": box}
