@@ -1,1 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Operators with a definition in PyTorch and, where they are built, compiled kernels."""
+
+from effdet.ops import _extension
+from effdet.ops._extension import build_info
+from effdet.ops.focal_loss import sigmoid_focal_loss
+
+__all__ = ["build_info", "sigmoid_focal_loss"]
+
+_extension.load()

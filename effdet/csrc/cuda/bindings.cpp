@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+// The Python module of the CUDA kernels. Importing it registers them; it holds nothing else.
+#include <pybind11/pybind11.h>
+
+PYBIND11_MODULE(_C_cuda, module) {
+  module.doc() = "CUDA kernels of the effdet operators";
+  // Read from the file's bytes as well, by effdet/ops/_extension.py, before the module is loaded.
+  module.attr("build_record") = EFFDET_BUILD_RECORD;
+}
