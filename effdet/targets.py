@@ -30,7 +30,7 @@ class Assignment:
     num_foreground: Tensor
 
 
-def match_anchors(anchors: Tensor, boxes: Tensor) -> Tensor:
+def match_anchors(anchors: Tensor, boxes: Tensor, crowd: Tensor) -> Tensor:
     """The box each anchor belongs to, ``BACKGROUND`` where there is none.
 
     An anchor takes the box it overlaps most if their IoU reaches 0.5. In addition every box takes
@@ -38,21 +38,19 @@ def match_anchors(anchors: Tensor, boxes: Tensor) -> Tensor:
 
     Args:
         anchors: ``[A, 4]`` xyxy.
-        boxes: ``[N, 4]`` xyxy.
+        boxes: ``[N, 4]`` xyxy, N at least 1.
+        crowd: ``[N]`` bool, True for boxes that match nothing.
 
     Returns:
         ``[A]`` int64 index into ``boxes``.
     """
     num_boxes = boxes.shape[0]
-    if num_boxes == 0:
-        return torch.full((anchors.shape[0],), BACKGROUND, device=anchors.device)
-    iou = box_iou(boxes, anchors)  # [N, A]
+    iou = torch.where(crowd[:, None], -1.0, box_iou(boxes, anchors))  # [N, A]
     best_iou, best_box = iou.max(0)
     matched = torch.where(best_iou >= FOREGROUND_IOU, best_box, BACKGROUND)
-    best_anchor = iou.argmax(1)  # [N]
+    numbers = torch.arange(num_boxes, device=boxes.device).masked_fill(crowd, num_boxes)
     forced = torch.full_like(matched, num_boxes)
-    numbers = torch.arange(num_boxes, device=boxes.device)
-    forced.scatter_reduce_(0, best_anchor, numbers, "amin")
+    forced.scatter_reduce_(0, iou.argmax(1), numbers, "amin")
     return torch.where(forced < num_boxes, forced, matched)
 
 
@@ -82,17 +80,13 @@ def _assign_one(anchors: Tensor, target: Target) -> tuple[Tensor, Tensor]:
             torch.full((anchors.shape[0],), BACKGROUND, device=anchors.device),
             torch.zeros_like(anchors),
         )
-    objects, crowds = target.boxes[~target.crowd], target.boxes[target.crowd]
-    matched = match_anchors(anchors, objects)
+    matched = match_anchors(anchors, target.boxes, target.crowd)
     foreground = matched >= 0
-    on_crowd = (box_ioa(anchors, crowds) >= CROWD_OVERLAP).any(1)
-    background = torch.where(on_crowd, IGNORE, BACKGROUND)
-    if objects.shape[0] == 0:
-        return background, torch.zeros_like(anchors)
+    on_crowd = (box_ioa(anchors, target.boxes) >= CROWD_OVERLAP) & target.crowd
+    background = torch.where(on_crowd.any(1), IGNORE, BACKGROUND)
     index = matched.clamp(min=0)
-    labels = target.labels[~target.crowd][index]
-    deltas = encode_boxes(objects[index], anchors)
+    deltas = encode_boxes(target.boxes[index], anchors)
     return (
-        torch.where(foreground, labels, background),
+        torch.where(foreground, target.labels[index], background),
         torch.where(foreground[:, None], deltas, 0.0),
     )

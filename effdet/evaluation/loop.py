@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a model over a data set and collect what it finds."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from effdet.evaluation.coco import CocoEvaluator
+from effdet.precision import autocast
+from effdet.structures import Batch, Detections, Target
+
+Postprocessing = Callable[[Tensor, Tensor, list[Target]], list[Detections]]
+
+
+@torch.inference_mode()
+def collect_detections(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    postprocess: Postprocessing,
+    evaluator: CocoEvaluator,
+    *,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    channels_last: bool = True,
+) -> None:
+    """Give the detections of every image of ``batches`` to ``evaluator``.
+
+    Args:
+        model: a detector; it is put into evaluation mode.
+        batches: images and targets, each image once over all processes.
+        postprocess: predictions and targets to detections in original pixels.
+        evaluator: receives them; ask it for the figures afterwards.
+        device: where to work.
+        dtype: mixed-precision type, None for full precision.
+        channels_last: memory format of the images.
+    """
+    model.eval()
+    for batch in batches:
+        batch = batch.to(device, channels_last)
+        with autocast(device, dtype):
+            cls_logits, box_deltas = model(batch.images)
+        found = postprocess(cls_logits, box_deltas, batch.targets)
+        for target, detections in zip(batch.targets, found, strict=True):
+            evaluator.update(target.image_id, detections.to("cpu"))
