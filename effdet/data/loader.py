@@ -7,6 +7,7 @@ number of workers, and workers may live through all epochs.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,19 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         epoch, index = key
         image, target = self.coco.load(index)
         generator = np.random.default_rng([_SAMPLE, self.seed, epoch, index])
-        return self.transform(image, target, generator)
+        with _one_thread():
+            return self.transform(image, target, generator)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """As in a worker: with more threads torch's resize rounds otherwise in the last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class TrainSampler(Sampler[list[Key]]):
@@ -205,7 +218,6 @@ def _build_loader(
 ) -> Loader:
     if num_workers < 0:
         raise UsageError(f"workers must be at least 0, got {num_workers}")
-    # torch gives every worker one thread: they are parallel among themselves.
     return Loader(
         _ErrorsAsValues(dataset),
         batch_sampler=sampler,

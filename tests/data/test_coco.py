@@ -1,0 +1,390 @@
+# SPDX-License-Identifier: Apache-2.0
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from effdet.data.coco import CocoDataset, DataReport, locate
+from effdet.errors import DataError
+from effdet.structures import ClassMap
+from tests.data.conftest import Content, annotation
+
+Make = Callable[..., CocoDataset]
+Refused = Callable[[Any], str]
+
+
+def test_samples_have_xyxy_boxes_and_contiguous_labels(make: Make, content: Content) -> None:
+    coco = make(content)
+    assert (coco.class_map.names, coco.class_map.category_ids) == (("dog", "cat"), (3, 7))
+    image, target = coco.load(0)
+    assert (image.dtype, tuple(image.shape)) == (torch.uint8, (3, 30, 40))
+    assert image.eq(10).all()
+    assert target.boxes.dtype == torch.float32
+    assert target.boxes.tolist() == [[10, 5, 30, 15], [0, 0, 40, 30]]
+    assert target.labels.tolist() == [0, 1]
+    assert target.crowd.tolist() == [False, True]
+    assert (target.image_id, target.scale, target.size) == (20, 1.0, (30, 40))
+
+
+def test_images_keep_the_files_order_and_their_own_boxes(make: Make, content: Content) -> None:
+    coco = make(content)
+    assert len(coco) == 3
+    assert coco.image_ids.tolist() == [20, 10, 30]
+    assert coco.load(2)[1].boxes.tolist() == [[1, 2, 4, 6]]
+    assert [coco.path(i).name for i in range(3)] == ["a.png", "b.png", "c.png"]
+
+
+def test_an_image_without_boxes_is_kept(make: Make, content: Content) -> None:
+    image, target = make(content).load(1)
+    assert image.eq(20).all()
+    assert target.boxes.shape == (0, 4)
+    assert target.labels.dtype == torch.int64
+    assert target.crowd.dtype == torch.bool
+
+
+def test_a_file_without_annotations_is_all_background(make: Make, content: Content) -> None:
+    coco = make(content | {"annotations": []})
+    assert (coco.report.boxes, coco.report.empty_images) == (0, 3)
+    assert coco.load(0)[1].boxes.shape == (0, 4)
+
+
+def test_a_class_without_instances_keeps_its_index(make: Make, content: Content) -> None:
+    content["categories"].append({"id": 5, "name": "cow"})
+    coco = make(content)
+    assert coco.class_map.category_ids == (3, 5, 7)
+    assert coco.load(0)[1].labels.tolist() == [0, 2]
+
+
+def test_category_ids_may_start_at_zero(make: Make, content: Content) -> None:
+    content["categories"][1]["id"] = 0
+    content["annotations"][1]["category_id"] = 0
+    assert make(content).load(0)[1].labels.tolist() == [0, 1]
+
+
+def test_boxes_are_clipped_or_dropped_and_counted(make: Make, content: Content) -> None:
+    content["annotations"] = [
+        annotation(20, 3, [30, 20, 20, 20]),  # half outside
+        annotation(20, 3, [-5, -5, 10, 10]),
+        annotation(20, 3, [0, 0, 40.004, 30]),  # a rounding overhang
+        annotation(20, 3, [5, 5, 0, 4]),
+        annotation(20, 3, [5, 5, 4, -1]),
+        annotation(20, 3, [40, 0, 4, 4]),
+        annotation(20, 3, [0, -9, 4, 4], iscrowd=1),
+    ]
+    coco = make(content)
+    expected = [[30, 20, 40, 30], [0, 0, 5, 5], [0, 0, 40, 30]]
+    assert coco.load(0)[1].boxes.tolist() == expected
+    assert dataclasses.asdict(coco.report) == {
+        "images": 3,
+        "empty_images": 2,
+        "boxes": 3,
+        "crowd_boxes": 0,
+        "clipped": 2,
+        "dropped_no_area": 2,
+        "dropped_outside": 2,
+        "renamed": (),
+    }
+
+
+def test_report_is_one_line() -> None:
+    counts = {"images": 9, "empty_images": 2, "boxes": 30, "crowd_boxes": 1, "clipped": 4}
+    clean = DataReport(**counts, dropped_no_area=0, dropped_outside=0)
+    start = "9 images (2 without boxes), 30 boxes (1 crowd), 4 clipped"
+    assert str(clean) == f"{start}, 0 dropped"
+    bad = DataReport(**counts, dropped_no_area=5, dropped_outside=1, renamed=(3,))
+    assert bad.dropped == 6
+    assert str(bad) == (
+        f"{start}, 6 dropped (5 without area, 1 outside); "
+        "category ids named otherwise than in the class map: 3"
+    )
+
+
+def test_labels_follow_a_given_class_map(make: Make, content: Content) -> None:
+    names, ids = ("cat", None, "dog", "cow"), (7, None, 3, 9)
+    coco = make(content, ClassMap(names=names, category_ids=ids))
+    assert coco.class_map.category_ids == ids
+    assert coco.load(0)[1].labels.tolist() == [2, 0]
+
+
+def test_a_category_outside_the_class_map_is_refused(make: Make, content: Content) -> None:
+    with pytest.raises(DataError) as caught:
+        make(content, ClassMap(names=("dog",), category_ids=(3,)))
+    assert "category ids that are not among the model's (3)" in str(caught.value)
+    assert "use the annotation file of the model's classes, or train a model" in str(caught.value)
+    assert str(caught.value).endswith(": 7 (cat)")
+
+
+def test_a_class_map_of_another_data_set_is_refused(make: Make, content: Content) -> None:
+    with pytest.raises(DataError, match=r"id 3 is 'dog' here and 'car' there; .* another data set"):
+        make(content, ClassMap(names=("car", "bus"), category_ids=(3, 7)))
+
+
+def test_a_category_with_another_name_is_reported(make: Make, content: Content) -> None:
+    class_map = ClassMap(names=("DOG", "kitten"), category_ids=(3, 7))
+    assert make(content, class_map).report.renamed == (7,)
+
+
+def test_masks_and_other_fields_are_ignored(make: Make, content: Content) -> None:
+    content["annotations"][0] |= {"segmentation": {"counts": "x"}, "area": None, "id": "?"}
+    assert make(content).load(2)[1].boxes.tolist() == [[1, 2, 4, 6]]
+
+
+def test_samples_do_not_share_memory_with_the_data_set(make: Make, content: Content) -> None:
+    coco = make(content)
+    coco.load(0)[1].boxes.zero_()
+    assert coco.load(0)[1].boxes.tolist() == [[10, 5, 30, 15], [0, 0, 40, 30]]
+
+
+def test_memory_is_a_few_arrays_whatever_the_size(make: Make, content: Content) -> None:
+    """Forked workers copy every page of Python objects they touch, so there must be none."""
+    coco = make(content)
+    arrays = [
+        value for value in vars(coco).values() if isinstance(value, np.ndarray | torch.Tensor)
+    ]
+    others = [
+        value for value in vars(coco).values() if not isinstance(value, np.ndarray | torch.Tensor)
+    ]
+    assert len(arrays) == 7
+    assert all(isinstance(value, Path | ClassMap | DataReport) for value in others)
+    assert all(value.dtype != object for value in arrays)
+
+
+# What is refused: every message names the file (checked by the fixture), the place and the value.
+def test_unreadable_files_are_refused(tmp_path: Path, refused: Refused) -> None:
+    with pytest.raises(DataError, match=r"none.json: no such annotation file$"):
+        CocoDataset(tmp_path / "none.json", tmp_path)
+    with pytest.raises(DataError, match="cannot read the annotation file: Is a directory"):
+        CocoDataset(tmp_path, tmp_path)
+    assert refused("").startswith("not a JSON file: Expecting value: line 1 column 1")
+    assert refused('{"images": [').startswith("not a JSON file: ")
+    (tmp_path / "latin.json").write_bytes(b'{"images": "\xe9"}')
+    with pytest.raises(DataError, match=r"not a JSON file: .* can't decode byte"):
+        CocoDataset(tmp_path / "latin.json", tmp_path)
+
+
+def test_other_json_files_are_refused(content: Content, refused: Refused) -> None:
+    keys = "expected an object with images, annotations, categories"
+    assert refused([]) == f"{keys}; found a list (a results file?)"
+    assert refused("7") == f"{keys}; found a int"
+    assert refused({"images": []}) == "annotations must be a list, it is missing"
+    assert refused(content | {"images": {}}) == "images must be a list, found {}"
+    assert refused(content | {"images": []}) == "images is empty"
+    assert refused(content | {"categories": []}) == "categories is empty"
+    content["annotations"][2] = 5
+    assert refused(content) == "annotations must be a list of objects: annotations[2] = 5"
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("images", "id"),
+        ("images", "width"),
+        ("images", "height"),
+        ("images", "file_name"),
+        ("annotations", "image_id"),
+        ("annotations", "category_id"),
+        ("annotations", "bbox"),
+        ("categories", "id"),
+        ("categories", "name"),
+    ],
+)
+def test_a_missing_key_is_named(content: Content, refused: Refused, section: str, key: str) -> None:
+    del content[section][1][key]
+    assert refused(content) == f"{key} is missing: {section}[1]"
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("images", "id", "20", "id must be an integer: images[1].id = '20'"),
+        ("images", "id", 1.5, "id must be an integer: images[1].id = 1.5"),
+        ("images", "id", True, "id must be an integer: images[1].id = True"),
+        ("images", "id", 10**30, f"id must be an integer: images[1].id = {10**30}"),
+        ("images", "id", 20, "id was used before: images[1].id = 20"),
+        ("images", "file_name", "", "file_name must be a text: images[1].file_name = ''"),
+        ("images", "width", None, "width must be an integer: images[1].width = None"),
+        (
+            "images",
+            "width",
+            0,
+            "width and height must be at least 1 pixel: images[1] is 0 x 30 (width x height)",
+        ),
+        (
+            "annotations",
+            "image_id",
+            11,
+            "image_id is not among the ids of images (20, 10, 30): annotations[1].image_id = 11",
+        ),
+        (
+            "annotations",
+            "category_id",
+            4,
+            "category_id is not among the ids of categories (3, 7): annotations[1].category_id = 4",
+        ),
+        (
+            "annotations",
+            "bbox",
+            [1, 2, 3],
+            "bbox must be a list of 4 numbers: x, y, width, height: "
+            "annotations[1].bbox = [1, 2, 3]",
+        ),
+        (
+            "annotations",
+            "bbox",
+            ["1", 2, 3, 4],
+            "bbox must be a list of 4 numbers: x, y, width, height: "
+            "annotations[1].bbox = ['1', 2, 3, 4]",
+        ),
+        (
+            "annotations",
+            "bbox",
+            [1, 2, None, 4],
+            "bbox must be a list of 4 numbers: x, y, width, height: "
+            "annotations[1].bbox = [1, 2, None, 4]",
+        ),
+        (
+            "annotations",
+            "bbox",
+            7,
+            "bbox must be a list of 4 numbers: x, y, width, height: annotations[1].bbox = 7",
+        ),
+        (
+            "annotations",
+            "bbox",
+            [1, 2, float("nan"), 4],
+            "bbox must be finite: annotations[1].bbox = [1, 2, nan, 4]",
+        ),
+        (
+            "annotations",
+            "bbox",
+            [1, 2, float("inf"), 4],
+            "bbox must be finite: annotations[1].bbox = [1, 2, inf, 4]",
+        ),
+        ("annotations", "iscrowd", 2, "iscrowd must be 0 or 1: annotations[1].iscrowd = 2"),
+        ("categories", "id", 7, "id was used before: categories[1].id = 7"),
+        ("categories", "name", 4, "name must be a text: categories[1].name = 4"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_place(
+    content: Content, refused: Refused, section: str, key: str, value: object, message: str
+) -> None:
+    content[section][1][key] = value
+    assert refused(content) == message
+
+
+def test_all_boxes_wrong_in_the_same_way_are_refused(content: Content, refused: Refused) -> None:
+    for row in content["annotations"]:
+        row["bbox"] = [1, 2, 3, 4, 5]
+    assert refused(content).startswith("bbox must be a list of 4 numbers")
+
+
+def test_many_wrong_values_are_the_first_three_and_the_total(
+    content: Content, refused: Refused
+) -> None:
+    content["annotations"] += [annotation(20, 99, [0, 0, 1, 1]) for _ in range(50)]
+    assert refused(content) == (
+        "category_id is not among the ids of categories (3, 7): annotations[3].category_id = 99, "
+        "annotations[4].category_id = 99, annotations[5].category_id = 99 and 47 more (50 in all)"
+    )
+
+
+def test_missing_image_files_are_found_at_once(
+    make: Make, content: Content, tmp_path: Path
+) -> None:
+    coco = make(content)
+    (tmp_path / "train" / "b.png").unlink()
+    with pytest.raises(DataError, match=r"images of .*\.json are not in this folder: b.png$"):
+        CocoDataset(coco.annotations, coco.images)
+
+
+def test_file_names_may_hold_folders(make: Make, content: Content, tmp_path: Path) -> None:
+    make(content)
+    for image in content["images"]:
+        image["file_name"] = f"train/{image['file_name']}"
+    (tmp_path / "nested.json").write_text(json.dumps(content))
+    assert CocoDataset(tmp_path / "nested.json", tmp_path).load(0)[0].shape == (3, 30, 40)
+
+
+def test_an_image_of_another_size_is_refused_when_loaded(
+    make: Make, content: Content, tmp_path: Path
+) -> None:
+    coco = make(content)
+    Image.new("RGB", (41, 30)).save(tmp_path / "train" / "a.png")
+    with pytest.raises(DataError, match=r"a.png: the image is 41 x 30 .* records 40 x 30"):
+        coco.load(0)
+
+
+# Where files are found.
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "annotations").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("file", "images", "split"),
+    [
+        ("instances_train2017.json", "train2017", "train"),
+        ("instances_train2017.json", "train2017", "train2017"),
+        ("instances_train2017.json", "train", "train"),
+        ("instances_val.json", "val", "val"),
+        ("instances_val.json", "images", "val"),
+    ],
+)
+def test_standard_layouts_are_found(folder: Path, file: str, images: str, split: str) -> None:
+    (folder / "annotations" / file).write_text("{}")
+    (folder / images).mkdir()
+    assert locate(folder, split) == (folder / "annotations" / file, folder / images)
+
+
+def test_the_exact_name_wins_and_else_two_are_too_many(folder: Path) -> None:
+    for name in ("train2014", "train2017"):
+        (folder / "annotations" / f"instances_{name}.json").write_text("{}")
+        (folder / name).mkdir()
+    assert locate(folder, "train2014")[1] == folder / "train2014"
+    both = r"several files fit \(instances_train2014.json, instances_train2017.json\)"
+    with pytest.raises(DataError, match=both):
+        locate(folder, "train")
+
+
+def test_explicit_paths_win(folder: Path) -> None:
+    (folder / "mine.json").write_text("{}")
+    (folder / "pictures").mkdir()
+    paths = (folder / "mine.json", folder / "pictures")
+    assert locate(None, "train", *paths) == paths
+    assert locate(folder, "train", *map(os.fspath, paths)) == paths
+
+
+def test_what_is_missing_is_named_with_what_is_there(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"instances_val\*.json: .*; the folder holds nothing"):
+        locate(folder, "val")
+    (folder / "annotations" / "instances_val.json").write_text("{}")
+    with pytest.raises(
+        DataError, match=r"no image folder \(val/, images/\); the folder holds annotations/$"
+    ):
+        locate(folder, "val")
+    (folder / "val").mkdir()
+    with pytest.raises(DataError, match=r"no such .*; the folder holds instances_val.json$"):
+        locate(folder, "train")
+
+
+def test_missing_folders_and_files_are_named(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere: no such data folder"):
+        locate(folder / "nowhere", "train")
+    (folder / "empty").mkdir()
+    with pytest.raises(DataError, match=r"there is no folder .*annotations$"):
+        locate(folder / "empty", "train")
+    with pytest.raises(DataError, match=r"x.json: no such annotation file"):
+        locate(folder, "train", annotations=folder / "x.json")
+    (folder / "x.json").write_text("{}")
+    with pytest.raises(DataError, match=r"x: no such image folder"):
+        locate(folder, "train", annotations=folder / "x.json", images=folder / "x")
+    with pytest.raises(DataError, match="a data folder is needed, or both"):
+        locate(None, "train", annotations=folder / "x.json")
