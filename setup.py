@@ -131,7 +131,7 @@ def build_record(torch_version: str, torch_cuda: str, architectures: str) -> str
     )
 
 
-def extension(kind: type, name: str, folder: str, record: str, include: str, optional: bool) -> Any:
+def extension(kind: Any, name: str, folder: str, record: str, include: str, optional: bool) -> Any:
     """The module ``effdet.NAME`` of all sources in effdet/csrc/FOLDER."""
     sources = sorted(glob(f"effdet/csrc/{folder}/*.cpp") + glob(f"effdet/csrc/{folder}/*.cu"))
     major, minor = MIN_TORCH
@@ -209,7 +209,7 @@ def kernels() -> dict[str, Any]:
     modules = [extension(cpp_extension.CppExtension, "_C", "cpu", record, include, not required)]
     outcome = f"CPU kernels only ({missing})"
     if missing is None:
-        record = build_record(torch.__version__, torch.version.cuda, architectures)
+        record = build_record(torch.__version__, str(torch.version.cuda), architectures)
         optional = not (required or wish == "1")
         modules.append(
             extension(cpp_extension.CUDAExtension, "_C_cuda", "cuda", record, include, optional)

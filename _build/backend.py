@@ -17,6 +17,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,9 @@ print(json.dumps({"path": sys.path, "torch": importlib.util.find_spec("torch") i
 
 def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
     """Nothing more than pyproject.toml names, or torch where the target environment has none."""
-    return [] if _torch_here() or target_environment()["torch"] else [torch_requirement(os.environ)]
+    if _torch_here() or target_environment()["torch"]:
+        return []
+    return [torch_requirement(os.environ)]
 
 
 get_requires_for_build_editable = get_requires_for_build_wheel
@@ -60,7 +63,7 @@ def build_wheel(
 ) -> str:
     """Build a wheel against the target environment's torch."""
     _expose_torch()
-    return build_meta.build_wheel(wheel_directory, config_settings, metadata_directory)
+    return str(build_meta.build_wheel(wheel_directory, config_settings, metadata_directory))
 
 
 def build_editable(
@@ -68,7 +71,7 @@ def build_editable(
 ) -> str:
     """Build the kernels in place against the target environment's torch."""
     _expose_torch()
-    return build_meta.build_editable(wheel_directory, config_settings, metadata_directory)
+    return str(build_meta.build_editable(wheel_directory, config_settings, metadata_directory))
 
 
 def target_environment() -> dict[str, Any]:
@@ -85,7 +88,7 @@ def target_environment() -> dict[str, Any]:
     return found
 
 
-def torch_requirement(environment: Any) -> str:
+def torch_requirement(environment: Mapping[str, str]) -> str:
     """``torch==VERSION`` where a constraints file named in the environment pins it.
 
     Newer pip applies ``PIP_CONSTRAINT`` to the installation but not to the build environment; the

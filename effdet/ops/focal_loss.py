@@ -180,18 +180,25 @@ def _(gradient: Tensor, grad_output: Tensor) -> Tensor:
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     _, gradient = output
-    ctx.mark_non_differentiable(gradient)
+    ctx.set_materialize_grads(False)  # none of the gradient's size for the second output
     ctx.save_for_backward(gradient)
 
 
-def _backward(ctx: Any, grad_loss: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+def _backward(
+    ctx: Any, grad_loss: Tensor | None, grad_gradient: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    if grad_gradient is not None:
+        _refuse()
     (gradient,) = ctx.saved_tensors
-    return _backward_op(gradient, grad_loss), None, None, None, None, None
+    grad_logits = None if grad_loss is None else _backward_op(gradient, grad_loss)
+    return grad_logits, None, None, None, None, None
 
 
-def _refuse(ctx: Any, grad: Tensor) -> None:
+def _refuse(*_: Any) -> None:
     raise RuntimeError("sigmoid_focal_loss has no second derivative")
 
 
 _op.register_autograd(_backward, setup_context=_setup_context)
+# The saved gradient is an output that depends on the logits, so differentiating it ends up here,
+# and is not taken for a constant.
 _backward_op.register_autograd(_refuse)

@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <numeric>
 #include <tuple>
 #include <vector>
 
@@ -57,9 +58,11 @@ inline Term<compute_t> focal_term(compute_t x, bool present, const Settings<comp
   const compute_t larger = 1 / (1 + e), smaller = e * larger;
   const compute_t q = wrong >= 0 ? larger : smaller;
   const compute_t p_t = wrong >= 0 ? smaller : larger;
-  const compute_t softplus = std::max(wrong, compute_t(0)) + std::log1p(e);
-  const compute_t cross_entropy = softplus - s.half_smoothing * wrong;
-  const compute_t factor = weight * power(q, softplus - wrong, s.gamma);
+  const compute_t log1p_e = std::log1p(e);
+  const compute_t minus_log_q = std::max(-wrong, compute_t(0)) + log1p_e;
+  const compute_t minus_log_p_t = std::max(wrong, compute_t(0)) + log1p_e;
+  const compute_t cross_entropy = minus_log_p_t - s.half_smoothing * wrong;
+  const compute_t factor = weight * power(q, minus_log_q, s.gamma);
   const compute_t slope = factor * (s.gamma * p_t * cross_entropy + q - s.half_smoothing);
   return {factor * cross_entropy, present ? -slope : slope};
 }
@@ -68,10 +71,8 @@ inline Term<compute_t> focal_term(compute_t x, bool present, const Settings<comp
 template <typename scalar_t, typename compute_t>
 double focal_row(const scalar_t* logits, scalar_t* gradient, int64_t target, int64_t num_classes,
                  const Settings<compute_t>& settings) {
-  constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-  const bool valid = target > kIgnore && target < num_classes;
-  if (!valid) {
-    const double value = target == kIgnore ? 0 : nan;
+  if (target <= kIgnore || target >= num_classes) {
+    const double value = target == kIgnore ? 0 : std::numeric_limits<double>::quiet_NaN();
     if (gradient) std::fill_n(gradient, num_classes, static_cast<scalar_t>(value));
     return value;
   }
@@ -84,26 +85,49 @@ double focal_row(const scalar_t* logits, scalar_t* gradient, int64_t target, int
   return sum;
 }
 
+// Sum over all anchors of contiguous tensors; fills `gradient` unless it is empty.
 template <typename scalar_t, typename compute_t>
-double focal_rows(const Tensor& logits, const Tensor& targets, Tensor* gradient,
-                  const Settings<compute_t>& settings) {
+double focal_rows(const Tensor& logits, const Tensor& targets, const Tensor& gradient,
+                  const Settings<double>& exact) {
+  const Settings<compute_t> settings{static_cast<compute_t>(exact.alpha),
+                                     static_cast<compute_t>(exact.gamma),
+                                     static_cast<compute_t>(exact.half_smoothing)};
   const auto* x = static_cast<const scalar_t*>(logits.const_data_ptr());
   const auto* t = static_cast<const int64_t*>(targets.const_data_ptr());
-  auto* g = gradient ? static_cast<scalar_t*>(gradient->mutable_data_ptr()) : nullptr;
+  auto* g = gradient.numel() ? static_cast<scalar_t*>(gradient.mutable_data_ptr()) : nullptr;
   const int64_t num_rows = targets.numel(), num_classes = logits.size(2);
-  std::vector<double> sums((num_rows + kRowsPerTask - 1) / kRowsPerTask, 0.0);
-  torch::stable::parallel_for(0, sums.size(), 1, [&](int64_t begin, int64_t end) {
+  const int64_t num_tasks = (num_rows + kRowsPerTask - 1) / kRowsPerTask;
+  std::vector<double> sums(num_tasks);
+  torch::stable::parallel_for(0, num_tasks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t last = std::min(num_rows, (task + 1) * kRowsPerTask);
+      double sum = 0;
       for (int64_t row = task * kRowsPerTask; row < last; ++row) {
         const int64_t at = row * num_classes;
-        sums[task] += focal_row(x + at, g ? g + at : nullptr, t[row], num_classes, settings);
+        sum += focal_row(x + at, g ? g + at : nullptr, t[row], num_classes, settings);
       }
+      sums[task] = sum;
     }
   });
-  double total = 0;
-  for (const double sum : sums) total += sum;
-  return total;
+  return std::accumulate(sums.begin(), sums.end(), 0.0);
+}
+
+double focal_sum(const Tensor& logits, const Tensor& targets, const Tensor& gradient,
+                 const Settings<double>& settings) {
+  using torch::headeronly::BFloat16;
+  using torch::headeronly::Half;
+  switch (logits.scalar_type()) {
+    case ScalarType::Double:
+      return focal_rows<double, double>(logits, targets, gradient, settings);
+    case ScalarType::Float:
+      return focal_rows<float, float>(logits, targets, gradient, settings);
+    case ScalarType::Half:
+      return focal_rows<Half, float>(logits, targets, gradient, settings);
+    case ScalarType::BFloat16:
+      return focal_rows<BFloat16, float>(logits, targets, gradient, settings);
+    default:
+      STD_TORCH_CHECK(false, "sigmoid_focal_loss: logits must be float16, bfloat16, float32 or 64");
+  }
 }
 
 // effdet::sigmoid_focal_loss
@@ -112,36 +136,15 @@ std::tuple<Tensor, Tensor> sigmoid_focal_loss(Tensor logits, Tensor targets, dou
                                               bool need_grad) {
   STD_TORCH_CHECK(logits.dim() == 3 && targets.dim() == 2 && logits.size(0) == targets.size(0) &&
                       logits.size(1) == targets.size(1),
-                  "sigmoid_focal_loss: expected logits [B, A, K] and targets [B, A]");
+                  "sigmoid_focal_loss: logits must be [B, A, K] and targets [B, A]");
   STD_TORCH_CHECK(targets.is_cpu() && targets.scalar_type() == ScalarType::Long,
-                  "sigmoid_focal_loss: expected int64 targets on the device of the logits");
+                  "sigmoid_focal_loss: targets must be int64 on the device of the logits");
   logits = torch::stable::contiguous(logits);
   targets = torch::stable::contiguous(targets);
-  const bool is_double = logits.scalar_type() == ScalarType::Double;
   Tensor gradient = need_grad ? torch::stable::empty_like(logits)
                               : torch::stable::new_empty(logits, {0}, logits.scalar_type());
-  Tensor* out = need_grad ? &gradient : nullptr;
-  const Settings<double> exact{alpha, gamma, label_smoothing / 2};
-  const Settings<float> single{static_cast<float>(alpha), static_cast<float>(gamma),
-                               static_cast<float>(label_smoothing / 2)};
-  double sum = 0;
-  switch (logits.scalar_type()) {
-    case ScalarType::Double:
-      sum = focal_rows<double, double>(logits, targets, out, exact);
-      break;
-    case ScalarType::Float:
-      sum = focal_rows<float, float>(logits, targets, out, single);
-      break;
-    case ScalarType::Half:
-      sum = focal_rows<torch::headeronly::Half, float>(logits, targets, out, single);
-      break;
-    case ScalarType::BFloat16:
-      sum = focal_rows<torch::headeronly::BFloat16, float>(logits, targets, out, single);
-      break;
-    default:
-      STD_TORCH_CHECK(false, "sigmoid_focal_loss: logits must be float16, bfloat16, float32 or ",
-                      "float64");
-  }
+  const double sum = focal_sum(logits, targets, gradient, {alpha, gamma, label_smoothing / 2});
+  const bool is_double = logits.scalar_type() == ScalarType::Double;
   Tensor loss =
       torch::stable::new_empty(logits, {}, is_double ? ScalarType::Double : ScalarType::Float);
   torch::stable::fill_(loss, sum);
