@@ -1,1 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
+"""From detections to COCO's figures."""
+
+from effdet.evaluation.coco import ClassFigures, CocoEvaluator, Metrics, score_files
+from effdet.evaluation.report import check_output, format_metrics, write_metrics, write_results
+
+__all__ = [
+    "ClassFigures",
+    "CocoEvaluator",
+    "Metrics",
+    "check_output",
+    "format_metrics",
+    "score_files",
+    "write_metrics",
+    "write_results",
+]

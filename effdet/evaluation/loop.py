@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from effdet.evaluation.coco import CocoEvaluator
+from effdet import distributed
+from effdet.evaluation.coco import CocoEvaluator, Metrics
 from effdet.precision import autocast
 from effdet.structures import Batch, Detections, Target
 
@@ -14,7 +15,7 @@ Postprocessing = Callable[[Tensor, Tensor, list[Target]], list[Detections]]
 
 
 @torch.inference_mode()
-def collect_detections(
+def evaluate(
     model: nn.Module,
     batches: Iterable[Batch],
     postprocess: Postprocessing,
@@ -23,14 +24,14 @@ def collect_detections(
     device: torch.device,
     dtype: torch.dtype | None = None,
     channels_last: bool = True,
-) -> None:
-    """Give the detections of every image of ``batches`` to ``evaluator``.
+) -> Metrics:
+    """COCO figures of ``model``, the same on every process.
 
     Args:
         model: a detector; it is put into evaluation mode.
-        batches: images and targets, each image once over all processes.
+        batches: this process's images and targets; each image once over all processes.
         postprocess: predictions and targets to detections in original pixels.
-        evaluator: receives them; ask it for the figures afterwards.
+        evaluator: a fresh one; afterwards the main process's holds all detections.
         device: where to work.
         dtype: mixed-precision type, None for full precision.
         channels_last: memory format of the images.
@@ -42,4 +43,9 @@ def collect_detections(
             cls_logits, box_deltas = model(batch.images)
         found = postprocess(cls_logits, box_deltas, batch.targets)
         for target, detections in zip(batch.targets, found, strict=True):
-            evaluator.update(target.image_id, detections.to("cpu"))
+            evaluator.update(target.image_id, detections)
+    evaluator.gather()
+    metrics: Metrics = distributed.broadcast_from_main(
+        evaluator.evaluate() if distributed.is_main() else None
+    )
+    return metrics

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures and detections as text and as files."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from effdet.errors import UsageError
+from effdet.evaluation.coco import ClassFigures, Metrics
+from effdet.evaluation.files import Results
+
+_MEANING = {
+    "AP": "IoU 0.50:0.95",
+    "AP50": "IoU 0.50",
+    "AP75": "IoU 0.75",
+    "APs": "small boxes (area below 32^2 pixels)",
+    "APm": "medium boxes",
+    "APl": "large boxes (area above 96^2 pixels)",
+    "AR1": "recall with 1 detection an image and class",
+    "AR10": "recall with 10 detections",
+    "AR100": "recall with 100 detections",
+    "ARs": "recall of small boxes",
+    "ARm": "recall of medium boxes",
+    "ARl": "recall of large boxes",
+}
+
+
+def format_metrics(metrics: Metrics) -> str:
+    """The twelve figures and, for more than one class, a table of classes, best first.
+
+    A dash stands for a figure that the ground truth has no box for.
+    """
+    lines = [f"{metrics.images} images"]
+    for name, value in metrics.figures.items():
+        lines.append(f"  {name:<5}  {_number(value)}  {_MEANING[name]}")
+    if len(metrics.per_class) > 1:
+        lines += ["", *_class_table(metrics.per_class)]
+    return "\n".join(lines)
+
+
+def _class_table(rows: tuple[ClassFigures, ...]) -> list[str]:
+    width = max(len("class"), *(len(row.name) for row in rows))
+    lines = [f"  {'class':<{width}}  {'AP':>6}  {'AP50':>6}  {'boxes':>7}"]
+    # Classes without a box have no AP and stand last; equal ones keep the order of their ids.
+    for row in sorted(rows, key=lambda row: -1 if row.ap is None else row.ap, reverse=True):
+        lines.append(
+            f"  {row.name:<{width}}  {_number(row.ap)}  {_number(row.ap50)}  {row.boxes:>7}"
+        )
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return f"{'-':>6}" if value is None else f"{value:6.4f}"
+
+
+def metrics_to_dict(metrics: Metrics) -> dict[str, Any]:
+    """Plain values: COCO's twelve names, ``images``, and ``per_class`` as a list of rows."""
+    per_class = [
+        {
+            "category_id": row.category_id,
+            "name": row.name,
+            "boxes": row.boxes,
+            "AP": row.ap,
+            "AP50": row.ap50,
+        }
+        for row in metrics.per_class
+    ]
+    return {**metrics.figures, "images": metrics.images, "per_class": per_class}
+
+
+def write_metrics(metrics: Metrics, path: str | Path) -> None:
+    """Write :func:`metrics_to_dict` as JSON, ``null`` for what the ground truth has no box for.
+
+    An existing file is replaced, whole or not at all.
+    """
+    text = json.dumps(metrics_to_dict(metrics), indent=2, ensure_ascii=False, allow_nan=False)
+    _write(path, lambda file: file.write(text + "\n"))
+
+
+def write_results(results: Results, path: str | Path) -> None:
+    """Write a COCO results file: a list of (image_id, category_id, bbox, score).
+
+    Numbers are written in full, so scoring the file gives the same figures to the last digit. An
+    existing file is replaced, whole or not at all.
+    """
+
+    def write(file: TextIO) -> None:
+        separator = "[\n"
+        for entry in results:
+            file.write(separator + json.dumps(entry, allow_nan=False))
+            separator = ",\n"
+        file.write("\n]\n" if len(results) else "[]\n")
+
+    _write(path, write)
+
+
+def check_output(path: str | Path) -> None:
+    """Refuse a file that could not be written, before hours of work go into its content.
+
+    Raises:
+        UsageError: where ``path`` is a folder, or in a folder that does not exist or is locked.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder, a file name is needed")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path}: the folder {path.parent} cannot be written to")
+
+
+def _write(path: str | Path, write: Callable[[TextIO], object]) -> None:
+    """Fill a neighbouring file, then put it in the place of ``path`` in one step."""
+    check_output(path)
+    path = Path(path)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        part = Path(folder, path.name)
+        with part.open("w", encoding="utf-8") as file:
+            write(file)
+        part.replace(path)
