@@ -2,6 +2,7 @@
 """From detections to COCO's figures."""
 
 from effdet.evaluation.coco import ClassFigures, CocoEvaluator, Metrics, score_files
+from effdet.evaluation.loop import evaluate
 from effdet.evaluation.report import check_output, format_metrics, write_metrics, write_results
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "CocoEvaluator",
     "Metrics",
     "check_output",
+    "evaluate",
     "format_metrics",
     "score_files",
     "write_metrics",

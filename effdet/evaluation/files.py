@@ -211,7 +211,7 @@ def _result_problem(row: dict[str, Any]) -> str | None:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (float, int) and math.isfinite(value)
+    return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _annotation(number: int, row: dict[str, Any]) -> dict[str, Any]:

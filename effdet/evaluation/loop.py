@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from effdet import distributed
 from effdet.evaluation.coco import CocoEvaluator, Metrics
@@ -24,6 +25,7 @@ def evaluate(
     device: torch.device,
     dtype: torch.dtype | None = None,
     channels_last: bool = True,
+    progress: bool = False,
 ) -> Metrics:
     """COCO figures of ``model``, the same on every process.
 
@@ -35,9 +37,10 @@ def evaluate(
         device: where to work.
         dtype: mixed-precision type, None for full precision.
         channels_last: memory format of the images.
+        progress: show a bar on stderr, on the main process.
     """
     model.eval()
-    for batch in batches:
+    for batch in tqdm(batches, "detecting", disable=not (progress and distributed.is_main())):
         batch = batch.to(device, channels_last)
         with autocast(device, dtype):
             cls_logits, box_deltas = model(batch.images)
