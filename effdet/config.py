@@ -23,6 +23,7 @@ Padding = Literal["same", "symmetric"]
 Fusion = Literal["fastattn", "sum", "attn"]
 AmpDtype = Literal["float16", "bfloat16"]
 NMS = Literal["gaussian", "linear", "hard"]
+Schedule = Literal["cosine", "automl"]
 Evaluator = Literal["faster", "pycocotools"]
 
 
@@ -252,6 +253,7 @@ class TrainConfig(PostprocessConfig):
     lr: float = option(0.08, help="learning rate at a global batch of 64, scaled with the batch")
     warmup_lr: float = option(0.008, help="learning rate at the first step, scaled alike")
     warmup_epochs: float = option(1.0, help="epochs of linear warm-up")
+    schedule: Schedule = option("cosine", help="decay of the learning rate; automl: as published")
     momentum: float = option(0.9, help="momentum of SGD")
     weight_decay: float = option(4e-5, help="L2 decay of convolution kernels")
     clip_norm: float = option(10.0, help="gradients are scaled down to this global norm")

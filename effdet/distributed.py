@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from effdet.errors import UsageError
 
@@ -76,6 +76,25 @@ def process_group(device: torch.device, timeout_minutes: float = 30.0) -> Iterat
         yield
     finally:
         dist.destroy_process_group()
+
+
+def wrap(model: nn.Module, device: torch.device) -> nn.Module:
+    """``model`` with averaged gradients over all processes; itself when alone."""
+    if not is_initialized():
+        return model
+    return nn.parallel.DistributedDataParallel(
+        model,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        gradient_as_bucket_view=True,
+    )
+
+
+def num_workers(wanted: int | None) -> int:
+    """Loader workers of this process: ``wanted``, else its share of the CPUs, at most 8."""
+    if wanted is not None:
+        return wanted
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return min(len(os.sched_getaffinity(0)) // processes, 8)
 
 
 def barrier() -> None:

@@ -9,7 +9,7 @@ import argparse
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, Union
 
@@ -50,6 +50,7 @@ def parse(
     program: str,
     description: str,
     presets: Mapping[str, Mapping[str, Any]] | None = None,
+    saved: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
 ) -> Config:
     """Read ``argv`` into the dataclass ``cls``.
 
@@ -59,6 +60,7 @@ def parse(
         program: the name shown in ``--help``.
         description: one line for ``--help``.
         presets: name -> values that ``--preset NAME`` puts before the file and the flags.
+        saved: gives, from the flags, values of an earlier run that go before everything else.
 
     Raises:
         UsageError: for an unknown option, preset or key, or a value that does not fit.
@@ -79,7 +81,8 @@ def parse(
         _add_flag(parser, field, hints[field.name])
     flags = vars(parser.parse_known(argv))
     flags.pop("debug", None)
-    values: dict[str, Any] = dict((presets or {}).get(flags.pop("preset", ""), {}))
+    values = dict(saved(flags)) if saved is not None else {}
+    values |= (presets or {}).get(flags.pop("preset", ""), {})
     if "config" in flags:
         values |= load_yaml(cls, flags.pop("config"))
     return build(cls, values | flags)

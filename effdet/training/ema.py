@@ -44,15 +44,6 @@ class ModelEma:
             for buffer in self.module.buffers():
                 dist.broadcast(buffer, src=0)
 
-    def state_dict(self) -> dict[str, object]:
-        """Tensors and plain values for a checkpoint."""
-        return {"model": self.module.state_dict(), "updates": self.updates}
-
-    def load_state_dict(self, state: dict[str, object]) -> None:
-        """The inverse of :meth:`state_dict`."""
-        self.module.load_state_dict(state["model"])  # type: ignore[arg-type]
-        self.updates = int(state["updates"])  # type: ignore[call-overload]
-
 
 def _state(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     """Parameters and buffers in a fixed order: floating-point ones, then integer ones."""

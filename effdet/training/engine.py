@@ -57,6 +57,13 @@ class Trainer:
             return self.model.module
         return self.model
 
+    def weights_to_validate(self) -> nn.Module:
+        """The averaged model where there is one, equal on all processes; else the model."""
+        if self.ema is None:
+            return self.bare_model
+        self.ema.synchronize()
+        return self.ema.module
+
     def set_train_mode(self) -> None:
         """Training mode, with batch norms left in evaluation mode where they are frozen."""
         self.model.train()

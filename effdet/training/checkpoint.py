@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The checkpoints of a run: ``last.pt`` to continue from, ``best.pt`` to use."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from effdet import distributed
+from effdet.config import ModelConfig, TrainConfig
+from effdet.errors import UsageError, WeightsError
+from effdet.structures import ClassMap
+from effdet.training.engine import Trainer
+from effdet.weights import Checkpoint, load_checkpoint, load_state, save_checkpoint
+
+LAST, BEST = "last.pt", "best.pt"
+
+
+class Checkpointer:
+    """Writes a run's checkpoints and brings a run back from one.
+
+    Args:
+        folder: the run folder; None (on all processes but the first) writes nothing.
+        config: the run's settings.
+        model_config: the model's.
+        class_map: what its outputs mean.
+
+    Attributes:
+        best: highest AP so far.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        config: TrainConfig,
+        model_config: ModelConfig,
+        class_map: ClassMap,
+    ) -> None:
+        self.folder = folder
+        self.config = config
+        self.model_config = model_config
+        self.class_map = class_map
+        self.best = float("-inf")
+
+    def save(self, trainer: Trainer, epoch: int, figures: Mapping[str, float | None]) -> None:
+        """Write ``last.pt`` after ``epoch``, and ``best.pt`` where its AP is the highest so far.
+
+        Args:
+            trainer: the state to save.
+            epoch: epochs done.
+            figures: COCO figures of this epoch, empty where it was not validated.
+        """
+        is_best = bool(figures) and (ap := _ap(figures)) > self.best
+        if is_best:
+            self.best = ap
+        if self.folder is None:
+            return
+        checkpoint = Checkpoint(
+            model_config=self.model_config,
+            class_map=self.class_map,
+            model=trainer.bare_model.state_dict(),
+            ema=None if trainer.ema is None else trainer.ema.module.state_dict(),
+            metrics={"epoch": epoch, **figures},
+            training=self._training_state(trainer, epoch),
+        )
+        save_checkpoint(checkpoint, self.folder / LAST)
+        if is_best:
+            save_checkpoint(dataclasses.replace(checkpoint, training={}), self.folder / BEST)
+
+    def restore(self, trainer: Trainer, checkpoint: Checkpoint, source: Path) -> int:
+        """Put the state of ``checkpoint`` into ``trainer`` and return the next epoch, from 1."""
+        training = checkpoint.training
+        if checkpoint.class_map != self.class_map:
+            raise WeightsError(
+                f"{source}: the run was on other classes than the data has now; to start from its "
+                "weights use --weights"
+            )
+        load_state(trainer.bare_model, checkpoint.model, source)
+        if trainer.ema is not None and checkpoint.ema is not None:
+            load_state(trainer.ema.module, checkpoint.ema, source)
+            trainer.ema.updates = training["ema_updates"]
+        trainer.optimizer.load_state_dict(training["optimizer"])
+        trainer.scaler.load_state_dict(training["scaler"])
+        trainer.step, self.best = training["step"], training["best"]
+        return int(training["epoch"]) + 1
+
+    def _training_state(self, trainer: Trainer, epoch: int) -> dict[str, Any]:
+        return {
+            "epoch": epoch,
+            "step": trainer.step,
+            "best": self.best,
+            "optimizer": trainer.optimizer.state_dict(),
+            "scaler": trainer.scaler.state_dict(),
+            "ema_updates": 0 if trainer.ema is None else trainer.ema.updates,
+            "config": dataclasses.asdict(self.config),
+        }
+
+
+def create_run_folder(output: str | None, name: str) -> Path:
+    """Make the folder of a new run: ``output``, or the next free ``runs/NAME-N``.
+
+    Raises:
+        UsageError: where ``output`` holds something already.
+    """
+    if output is None:
+        number = 1
+        while (folder := Path("runs") / f"{name}-{number}").exists():
+            number += 1
+    else:
+        folder = Path(output)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(
+                f"--output {folder} exists and is not empty; name another folder, or continue "
+                f"that run with --resume {folder}"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def load_resumed(resume: str) -> tuple[Checkpoint, Path]:
+    """The checkpoint that ``--resume`` means, a file or the last one of a run folder, and its path.
+
+    Raises:
+        WeightsError: where there is none, or none to continue from.
+    """
+    path = Path(resume) / LAST if Path(resume).is_dir() else Path(resume)
+    checkpoint = load_checkpoint(path)
+    if not checkpoint.training:
+        raise WeightsError(
+            f"--resume {path}: holds weights only; continue from {path.parent / LAST}, or start a "
+            f"new run with --weights {path}"
+        )
+    return checkpoint, path
+
+
+def seed_epoch(seed: int, epoch: int) -> None:
+    """Seed what a process draws in ``epoch`` (stochastic depth), so that a resumed run repeats it."""
+    torch.manual_seed((seed * 1_000_003 + epoch) * 4_096 + distributed.rank())
+
+
+def _ap(figures: Mapping[str, float | None]) -> float:
+    ap = figures["AP"]
+    return -1.0 if ap is None else ap
