@@ -6,7 +6,7 @@ their class are suppressed, and what is left goes back to the pixels of the orig
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -92,15 +92,20 @@ class Postprocess:
     ) -> list[Detections]:
         """Cut the padding off each image's picks and return to original pixels."""
         counts = (scores > self.config.score_threshold).sum(1).tolist()
-        detections = []
-        for i, (count, target) in enumerate(zip(counts, targets, strict=True)):
-            original = boxes[i, :count] / target.scale
-            if self.config.clip_boxes:
-                original = clip_boxes(original, target.size)
-            detections.append(
-                Detections(boxes=original, scores=scores[i, :count], labels=labels[i, :count])
-            )
-        return detections
+        return [
+            self._to_original(boxes[i, :count], scores[i, :count], labels[i, :count], target)
+            for i, (count, target) in enumerate(zip(counts, targets, strict=True))
+        ]
+
+    def _to_original(
+        self, boxes: Tensor, scores: Tensor, labels: Tensor, target: Target
+    ) -> Detections:
+        found = Detections(boxes=boxes / target.scale, scores=scores, labels=labels)
+        if not self.config.clip_boxes:
+            return found
+        clipped = replace(found, boxes=clip_boxes(found.boxes, target.size))
+        # A box that lay in the padding has nothing left.
+        return clipped[(clipped.boxes[:, 2:] > clipped.boxes[:, :2]).all(1)]
 
     def _check_shapes(
         self, cls_logits: Tensor, box_deltas: Tensor, targets: Sequence[Target]

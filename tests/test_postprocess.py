@@ -295,6 +295,15 @@ def test_boxes_are_clipped_to_the_original_image_only_where_wanted() -> None:
     assert clipped.boxes.tolist() == [[32, 32, 50, 40]]
 
 
+def test_clipping_drops_boxes_that_lie_in_the_padding() -> None:
+    logits = background()
+    logits[0, 0, 0], logits[0, 3, 0] = 1.0, 2.0
+    assert len(run(logits, size=(16, 32))[0]) == 2
+    (found,) = run(logits, size=(16, 32), clip_boxes=True)
+    assert found.boxes.tolist() == [[0, 0, 16, 16]]
+    assert_close(found.scores, torch.tensor([1.0]).sigmoid())
+
+
 def test_an_image_below_the_threshold_has_no_detections() -> None:
     (found,) = run(background())
     assert (found.boxes.shape, found.scores.shape, found.labels.shape) == ((0, 4), (0,), (0,))
