@@ -11,6 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 BIN := .venv/bin
 READY := .venv/ready
 KERNELS := $(wildcard effdet/csrc/*/*)
+SHAPES := $(BIN)/python -c 'from effdet.data.shapes import ensure_shapes; print(ensure_shapes())'
 SOURCES := effdet _build setup.py train.py validate.py benchmarks tests
 
 .PHONY: demo test test-slow lint kernels clean
@@ -23,7 +24,7 @@ demo: $(READY)
 	$(BIN)/python validate.py --weights "$$run/best.pt" --data shapes --split val \
 		--metrics "$$run/metrics.json"; \
 	$(BIN)/effdet predict --weights "$$run/best.pt" --output "$$run/pictures" \
-		$$($(BIN)/python -m effdet.data.shapes --list val --count 8); \
+		"$$($(SHAPES))"/val/val_000?.jpg; \
 	{ set +x; } 2>/dev/null; \
 	echo; \
 	echo "Pictures with boxes: $$run/pictures"; \

@@ -286,7 +286,7 @@ def build_line(log: str) -> str:
 
 def right_loss(row: Mapping[str, Any]) -> bool:
     """Whether the check computed the golden loss."""
-    return abs(row.get("loss", 0.0) - GOLDEN_LOSS) < 1e-5
+    return bool(abs(row.get("loss", 0.0) - GOLDEN_LOSS) < 1e-5)
 
 
 def machine() -> str:
@@ -330,7 +330,9 @@ def write(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def cell(value: object) -> str:
     """A value as a table cell."""
-    return {None: "-", True: "yes", False: "**no**"}.get(value, str(value))  # type: ignore[call-overload]
+    if isinstance(value, bool):
+        return "yes" if value else "**no**"
+    return "-" if value is None else str(value)
 
 
 if __name__ == "__main__":
