@@ -12,6 +12,7 @@ BIN := .venv/bin
 READY := .venv/ready
 KERNELS := $(wildcard effdet/csrc/*/*)
 SHAPES := $(BIN)/python -c 'from effdet.data.shapes import ensure_shapes; print(ensure_shapes())'
+TYPED := effdet _build setup.py train.py validate.py benchmarks
 SOURCES := effdet _build setup.py train.py validate.py benchmarks tests
 
 .PHONY: demo test test-slow lint kernels clean
@@ -45,7 +46,7 @@ test-slow: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check $(wildcard $(SOURCES))
 	$(BIN)/ruff format --check $(wildcard $(SOURCES))
-	$(BIN)/mypy
+	$(BIN)/mypy $(wildcard $(TYPED))
 	$(BIN)/clang-format --dry-run --Werror $(KERNELS)
 
 kernels: $(READY)
