@@ -35,10 +35,10 @@ CATEGORIES = {1: "circle", 2: "square", 3: "triangle", 5: "star"}
 SIDES = (128, 192)
 """Shortest and longest image side in pixels."""
 
-OBJECT_SIZE = (0.22, 0.42)
+OBJECT_SIZE = (0.3, 0.5)
 """Diameter of an object's circumscribed circle, in shorter image sides."""
 
-MAX_OBJECTS = 6
+MAX_OBJECTS = 5
 EMPTY_SHARE = 0.04
 MAX_OVERLAP = 0.15
 JPEG_QUALITY = 90
