@@ -1,1 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
+"""From images to detections and pictures."""
+
+from effdet.inference.draw import draw
+from effdet.inference.folder import FolderReport, predict_to_folder
+from effdet.inference.predict import PREDICT, Detector
+from effdet.inference.sources import expand_sources
+
+__all__ = ["PREDICT", "Detector", "FolderReport", "draw", "expand_sources", "predict_to_folder"]
