@@ -145,9 +145,7 @@ def train(config: TrainConfig, device: torch.device) -> None:
         train_loader.set_epoch(epoch)
         seed_epoch(config.seed, epoch)
         log.begin_epoch(epoch)
-        values = train_one_epoch(
-            trainer, train_loader, log_every=config.log_every, report=log.step
-        )
+        values = train_one_epoch(trainer, train_loader, log_every=config.log_every, report=log.step)
         figures: Mapping[str, float | None] = {}
         if epoch % config.eval_every == 0 or epoch == config.epochs:
             log.status("validating")

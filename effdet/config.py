@@ -270,11 +270,15 @@ class TrainConfig(PostprocessConfig):
     amp_dtype: AmpDtype | None = option(None, help="precision of --amp (bfloat16 on CPU)")
     channels_last: bool = option(True, help="keep images and features channels-last in memory")
     device: str | None = option(None, help="cpu, cuda or cuda:N (default: a GPU if there is one)")
-    workers: int | None = option(None, help="loader processes a training process (default: by CPUs)")
+    workers: int | None = option(
+        None, help="loader processes a training process (default: by CPUs)"
+    )
     seed: int = option(0, help="seed of weights, order and augmentation")
     eval_every: int = option(1, help="epochs between validations")
     log_every: int = option(20, help="steps between printed lines")
-    evaluator: Evaluator = option("faster", help="COCO evaluation by faster-coco-eval or pycocotools")
+    evaluator: Evaluator = option(
+        "faster", help="COCO evaluation by faster-coco-eval or pycocotools"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -294,6 +298,7 @@ class TrainConfig(PostprocessConfig):
             )
         if self.weights and self.backbone_weights:
             raise UsageError("give --weights or --backbone-weights, not both")
+        self.model_config(num_classes=1)  # an unknown model or size is better told at once
 
     def model_config(self, num_classes: int) -> ModelConfig:
         """The configuration of the model to train."""
@@ -323,7 +328,9 @@ class ValidateConfig(PostprocessConfig):
     channels_last: bool = option(True, help="keep images and features channels-last in memory")
     device: str | None = option(None, help="cpu, cuda or cuda:N (default: a GPU if there is one)")
     workers: int | None = option(None, help="loader processes a process (default: by CPUs)")
-    evaluator: Evaluator = option("faster", help="COCO evaluation by faster-coco-eval or pycocotools")
+    evaluator: Evaluator = option(
+        "faster", help="COCO evaluation by faster-coco-eval or pycocotools"
+    )
     json: str | None = option(None, help="write the detections here, in COCO's results format")
     metrics: str | None = option(None, help="write the figures here, as JSON")
 
@@ -336,6 +343,34 @@ class ValidateConfig(PostprocessConfig):
             raise UsageError("give --weights to validate a model or --predictions to score a file")
         if self.predictions is not None and self.annotations is None:
             raise UsageError("--predictions needs --annotations, the ground truth to score against")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(PostprocessConfig):
+    """Settings of ``effdet predict``: fewer and surer boxes than validation wants."""
+
+    source: tuple[str, ...] = option(help="images, folders or globs", positional=True)
+    weights: str = option(help="checkpoint of the detector")
+    output: str = option(help="folder to create for pictures and predictions.json")
+    classes: tuple[str, ...] = option((), help="names of the only classes to find (default: all)")
+    use_ema: bool = option(True, help="use the averaged weights where the file has them")
+    batch_size: int = option(8, help="images that go through the model at once")
+    device: str | None = option(None, help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    nms: NMS = option("hard", help="suppression of overlapping boxes of one class")
+    score_threshold: float = option(0.3, help="detections scored at or below this are left out")
+    clip_boxes: bool = option(True, help="clip boxes to the image")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self, ("batch_size",), lambda v: v > 0, "above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoConfig:
+    """Settings of ``effdet info``."""
+
+    json: bool = option(False, help="print JSON for programs")
+    build: bool = option(False, help="print which kernels are compiled, and for what")
 
 
 def size_pair(values: tuple[int, ...]) -> tuple[int, int]:

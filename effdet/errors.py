@@ -40,7 +40,7 @@ class ExportError(EffdetError, RuntimeError):
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """The known names most like ``name``, as the end of an error message (empty when none is near)."""
-    matches = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+    matches = difflib.get_close_matches(name, list(known), n=count, cutoff=0.6)
     return f"; did you mean {' or '.join(matches)}?" if matches else ""
 
 
@@ -55,6 +55,10 @@ def run(main: Callable[[], None], program: str) -> None:
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         code = 130
+    except BrokenPipeError:
+        # Whoever read our output (`| head`) has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
     except (EffdetError, OSError) as error:
         if debug:
             traceback.print_exc()

@@ -131,9 +131,7 @@ def _flag(field: dataclasses.Field[Any]) -> str:
     return "--" + field.name.replace("_", "-")
 
 
-def _add_flag(
-    parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: object
-) -> None:
+def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: object) -> None:
     text = field.metadata["help"].replace("%", "%%")
     if field.default not in (dataclasses.MISSING, None, ()):
         text += f" (default: {field.default})"

@@ -87,9 +87,7 @@ class BiFPNNode(nn.Module):
 
     def forward(self, inputs: list[Tensor], size: tuple[int, int]) -> Tensor:
         """Feature maps of any size to ``[B, width, *size]``."""
-        resampled = [
-            resample(x, size) for resample, x in zip(self.resamples, inputs, strict=True)
-        ]
+        resampled = [resample(x, size) for resample, x in zip(self.resamples, inputs, strict=True)]
         return self.bn(self.conv(self.act(self.fuse(resampled))))
 
 

@@ -31,9 +31,7 @@ class StridedConv2dSame(nn.Conv2d):
         top, bottom = same_padding(height, self.kernel_size[0], self.stride[0])
         left, right = same_padding(width, self.kernel_size[1], self.stride[1])
         if top == bottom and left == right:
-            return F.conv2d(
-                input, self.weight, self.bias, self.stride, (top, left), 1, self.groups
-            )
+            return F.conv2d(input, self.weight, self.bias, self.stride, (top, left), 1, self.groups)
         return super().forward(F.pad(input, (left, right, top, bottom)))
 
 
@@ -96,8 +94,7 @@ def max_pool_to(x: Tensor, size: tuple[int, int], padding: Padding) -> Tensor:
     if padding == "symmetric":
         return F.max_pool2d(x, kernel, stride, tuple(k // 2 for k in kernel))
     before = tuple(
-        same_padding(have, k, s)[0]
-        for have, k, s in zip(x.shape[-2:], kernel, stride, strict=True)
+        same_padding(have, k, s)[0] for have, k, s in zip(x.shape[-2:], kernel, stride, strict=True)
     )
     # ceil_mode adds the padding behind, where SAME has one more than before.
     return F.max_pool2d(x, kernel, stride, before, ceil_mode=True)

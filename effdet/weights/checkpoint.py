@@ -139,9 +139,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str | Pat
     ]
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise WeightsError(
-            f"{source}: weights of another model: {'; '.join(faults[:3])}{more}"
-        )
+        raise WeightsError(f"{source}: weights of another model: {'; '.join(faults[:3])}{more}")
     module.load_state_dict(dict(state))
 
 
