@@ -157,6 +157,23 @@ def test_an_interrupted_drawing_leaves_nothing(
 
 
 @pytest.mark.usefixtures("small")
+def test_the_folder_appears_only_when_it_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renamed = []
+
+    def rename(part: Path, folder: Path) -> None:
+        renamed.append((len(list(part.rglob("*.jp*g"))), folder.exists()))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(DataError, match="cannot write the built-in data set: No space left"):
+        ensure_shapes(tmp_path)
+    assert renamed == [(5, False)]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     ("variable", "expected"),
     [("EFFDET_CACHE", "shapes-v1"), ("XDG_CACHE_HOME", "effdet/shapes-v1")],

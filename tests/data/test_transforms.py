@@ -142,6 +142,14 @@ def test_boxes_move_with_the_letterbox_and_back() -> None:
     assert (moved.size, moved.image_id) == ((240, 320), 5)
 
 
+def test_boxes_follow_the_size_that_was_cut_to_whole_pixels() -> None:
+    # 427 * 0.8 = 341.6 rows become 341, and the boxes with them.
+    target = make_target((427, 640), [[0, 0, 320, 427 / 2]])
+    _, moved = EvalTransform((512, 512), *PLAIN)(noise(427, 640), target)
+    assert moved.boxes.tolist() == [[0, 0, 256, 170.5]]
+    assert moved.scale == pytest.approx(0.8)
+
+
 def test_an_image_without_boxes_passes() -> None:
     for transform in (EvalTransform((64, 64), *PLAIN), TrainTransform((64, 64), *PLAIN)):
         _, target = transform(noise(20, 30), make_target((20, 30), []), rng())
