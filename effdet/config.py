@@ -175,10 +175,10 @@ _ROWS: list[tuple[Any, ...]] = [
 
 
 def _row_to_config(row: tuple[Any, ...]) -> ModelConfig:
-    values = dict(zip(_COLUMNS, row, strict=True))
+    values: dict[str, Any] = dict(zip(_COLUMNS, row, strict=True))
     lite = "lite" in values["name"]
     return ModelConfig(
-        **values | {"image_size": (values["image_size"], values["image_size"])},
+        **(values | {"image_size": (values["image_size"], values["image_size"])}),
         mean=LITE_MEAN if lite else IMAGENET_MEAN,
         std=LITE_STD if lite else IMAGENET_STD,
         # The reference switches stochastic depth off for detectors on B0.
@@ -270,15 +270,11 @@ class TrainConfig(PostprocessConfig):
     amp_dtype: AmpDtype | None = option(None, help="precision of --amp (bfloat16 on CPU)")
     channels_last: bool = option(True, help="keep images and features channels-last in memory")
     device: str | None = option(None, help="cpu, cuda or cuda:N (default: a GPU if there is one)")
-    workers: int | None = option(
-        None, help="loader processes a training process (default: by CPUs)"
-    )
+    workers: int | None = option(None, help="loader processes each (default: by CPUs)")
     seed: int = option(0, help="seed of weights, order and augmentation")
     eval_every: int = option(1, help="epochs between validations")
     log_every: int = option(20, help="steps between printed lines")
-    evaluator: Evaluator = option(
-        "faster", help="COCO evaluation by faster-coco-eval or pycocotools"
-    )
+    evaluator: Evaluator = option("faster", help="library that computes the COCO figures")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -327,10 +323,8 @@ class ValidateConfig(PostprocessConfig):
     amp_dtype: AmpDtype | None = option(None, help="precision of --amp")
     channels_last: bool = option(True, help="keep images and features channels-last in memory")
     device: str | None = option(None, help="cpu, cuda or cuda:N (default: a GPU if there is one)")
-    workers: int | None = option(None, help="loader processes a process (default: by CPUs)")
-    evaluator: Evaluator = option(
-        "faster", help="COCO evaluation by faster-coco-eval or pycocotools"
-    )
+    workers: int | None = option(None, help="loader processes each (default: by CPUs)")
+    evaluator: Evaluator = option("faster", help="library that computes the COCO figures")
     json: str | None = option(None, help="write the detections here, in COCO's results format")
     metrics: str | None = option(None, help="write the figures here, as JSON")
 

@@ -39,7 +39,7 @@ class ExportError(EffdetError, RuntimeError):
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """The known names most like ``name``, as the end of an error message (empty when none is near)."""
+    """The end of an error message: the known names most like ``name``, if any is near."""
     matches = difflib.get_close_matches(name, list(known), n=count, cutoff=0.6)
     return f"; did you mean {' or '.join(matches)}?" if matches else ""
 

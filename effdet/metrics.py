@@ -5,7 +5,6 @@ import csv
 import importlib.util
 import json
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -150,7 +149,7 @@ class RunLog:
         status = {"state": state, "time": time.time(), "epoch": self.epoch, "epochs": self.epochs}
         temporary = self.folder / "status.json.tmp"
         temporary.write_text(json.dumps(status | _plain(values), indent=1) + "\n")
-        os.replace(temporary, self.folder / "status.json")
+        temporary.replace(self.folder / "status.json")
 
     def _write(self, step: Step | str, values: Mapping[str, Any]) -> None:
         if self.backend is not None:

@@ -147,7 +147,7 @@ class ClassMap:
 
     @classmethod
     def from_categories(cls, categories: Iterable[Mapping[str, Any]]) -> "ClassMap":
-        """Classes in rising order of the ``id`` of COCO ``categories`` (``{"id", "name"}`` each)."""
+        """Classes in rising order of the ``id`` of COCO ``categories``, each with a ``name``."""
         ordered = sorted(categories, key=lambda category: int(category["id"]))
         return cls(
             names=tuple(str(category["name"]) for category in ordered),

@@ -37,8 +37,8 @@ class EfficientDet(nn.Module):
             images: ``[B, 3, H, W]``, any size; anchors must be built for the same size.
 
         Returns:
-            ``cls_logits [B, A, num_classes]`` and ``box_deltas [B, A, 4]`` (tx, ty, tw, th), anchors
-            in the order of :func:`effdet.anchors.build_anchors`.
+            ``cls_logits [B, A, num_classes]`` and ``box_deltas [B, A, 4]`` (tx, ty, tw, th), the
+            anchors in the order of :func:`effdet.anchors.build_anchors`.
         """
         pyramid = self.bifpn(self.backbone(images))
         return torch.cat(self.class_head(pyramid), 1), torch.cat(self.box_head(pyramid), 1)
@@ -46,4 +46,4 @@ class EfficientDet(nn.Module):
 
 def build_model(config: ModelConfig) -> EfficientDet:
     """A detector with fresh weights, laid out channels-last."""
-    return EfficientDet(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return EfficientDet(config).to(memory_format=torch.channels_last)

@@ -27,6 +27,7 @@ class StridedConv2dSame(nn.Conv2d):
     """A convolution whose padding depends on the input size, as TensorFlow's SAME."""
 
     def forward(self, input: Tensor) -> Tensor:
+        """``[B, in, H, W]`` to ``[B, out, ceil(H / stride), ceil(W / stride)]``."""
         height, width = input.shape[-2:]
         top, bottom = same_padding(height, self.kernel_size[0], self.stride[0])
         left, right = same_padding(width, self.kernel_size[1], self.stride[1])
@@ -111,7 +112,7 @@ def resize_to(x: Tensor, size: tuple[int, int], padding: Padding) -> Tensor:
 
 
 class Resample(nn.Module):
-    """Bring a feature map to the width (1x1 convolution, batch norm) and size of a pyramid level."""
+    """Bring a feature map to the width (1x1 convolution, batch norm) and size of a level."""
 
     def __init__(self, in_channels: int, out_channels: int, padding: Padding) -> None:
         super().__init__()
@@ -136,7 +137,7 @@ def init_normal_fan_out(conv: nn.Conv2d) -> None:
 
 
 def init_glorot_uniform(conv: nn.Conv2d) -> None:
-    """Keras' default uniform weights, zero bias; for a depthwise kernel fan_in counts all channels."""
+    """Keras' default: uniform weights, zero bias; a depthwise kernel's fan_in is of all channels."""
     area = conv.kernel_size[0] * conv.kernel_size[1]
     fan_in, fan_out = area * conv.in_channels, area * conv.out_channels // conv.groups
     limit = (6.0 / (fan_in + fan_out)) ** 0.5

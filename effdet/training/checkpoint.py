@@ -136,7 +136,7 @@ def load_resumed(resume: str) -> tuple[Checkpoint, Path]:
 
 
 def seed_epoch(seed: int, epoch: int) -> None:
-    """Seed what a process draws in ``epoch`` (stochastic depth), so that a resumed run repeats it."""
+    """Seed what is drawn in ``epoch`` (stochastic depth), so that a resumed run repeats it."""
     torch.manual_seed((seed * 1_000_003 + epoch) * 4_096 + distributed.rank())
 
 

@@ -69,10 +69,10 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         except BaseException:
-            os.unlink(file.name)
+            Path(file.name).unlink()
             raise
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    Path(file.name).chmod(0o644)
+    Path(file.name).replace(path)
 
 
 def read_tensors(path: str | Path) -> Any:
