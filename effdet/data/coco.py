@@ -1,29 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""COCO annotation files: finding, reading and checking them, and their images as samples.
+"""COCO data sets: finding their files, and images with boxes as samples.
 
 COCO's category ids and ``[x, y, width, height]`` boxes end here; behind this file there are class
 indices and xyxy boxes.
 """
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from effdet.data.coco_file import (
+    Rows,
+    find_ids,
+    read_boxes,
+    read_classes,
+    read_crowd,
+    read_images,
+    read_json,
+    refuse,
+    some,
+)
 from effdet.data.images import decode_annotated
 from effdet.errors import DataError
 from effdet.structures import ClassMap, Target
 
 CLIP_TOLERANCE = 0.01
 """Pixels. COCO rounds boxes to two decimals, so a smaller overhang is no mistake to be counted."""
-
-Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,16 +170,16 @@ class CocoDataset:
                 place in it, the value and the number of such places.
         """
         self.annotations, self.images = Path(annotations), Path(images)
-        content = _read_json(self.annotations)
-        file_map = _read_classes(self.annotations, content["categories"])
+        content = read_json(self.annotations)
+        file_map = read_classes(self.annotations, content["categories"])
         self.class_map = class_map if class_map is not None else file_map
         renamed = _check_classes(self.annotations, file_map, self.class_map)
-        self.image_ids, self._sizes, self._names = _read_images(self.annotations, content["images"])
+        self.image_ids, self._sizes, self._names = read_images(self.annotations, content["images"])
         rows = content["annotations"]
-        image_index = _find(self.annotations, rows, "image_id", self.image_ids, "images")
+        image_index = find_ids(self.annotations, rows, "image_id", self.image_ids, "images")
         labels = self._read_labels(rows, file_map)
-        crowd = _read_crowd(self.annotations, rows)
-        boxes, keep, counts = _clip(_read_boxes(self.annotations, rows), self._sizes[image_index])
+        crowd = read_crowd(self.annotations, rows)
+        boxes, keep, counts = _clip(read_boxes(self.annotations, rows), self._sizes[image_index])
         order = np.flatnonzero(keep)[np.argsort(image_index[keep], kind="stable")]
         per_image = np.bincount(image_index[keep], minlength=len(self))
         self._offsets = np.concatenate([[0], np.cumsum(per_image)])
@@ -226,7 +232,7 @@ class CocoDataset:
         index_of = self.class_map.index_of
         label_of = np.array([index_of[int(category_id)] for category_id in known], dtype=np.int64)
         labels: NDArray[np.int64] = label_of[
-            _find(self.annotations, rows, "category_id", known, "categories")
+            find_ids(self.annotations, rows, "category_id", known, "categories")
         ]
         return labels
 
@@ -242,45 +248,7 @@ class CocoDataset:
                 missing.append(path.name)
         if missing:
             what = f"images of {self.annotations} are not in this folder"
-            _refuse(self.images, what, missing)
-
-
-def _read_json(file: Path) -> dict[str, Rows]:
-    try:
-        content = json.loads(file.read_bytes(), object_hook=_without_masks)
-    except FileNotFoundError as error:
-        raise DataError(f"{file}: no such annotation file") from error
-    except OSError as error:
-        raise DataError(f"{file}: cannot read the annotation file: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{file}: not a JSON file: {error}") from error
-    keys = ("images", "annotations", "categories")
-    if not isinstance(content, dict):
-        raise DataError(
-            f"{file}: expected an object with {', '.join(keys)}; found a "
-            f"{type(content).__name__}{' (a results file?)' if isinstance(content, list) else ''}"
-        )
-    for key in keys:
-        if not isinstance(content.get(key), list):
-            found = f"found {_short(content[key])}" if key in content else "it is missing"
-            raise DataError(f"{file}: {key} must be a list, {found}")
-    for key in ("images", "categories"):
-        if not content[key]:
-            raise DataError(f"{file}: {key} is empty")
-    return {key: content[key] for key in keys}
-
-
-def _without_masks(values: dict[str, Any]) -> dict[str, Any]:
-    """Let go of masks while reading: they are most of a COCO file, and nothing needs them."""
-    values.pop("segmentation", None)
-    return values
-
-
-def _read_classes(file: Path, rows: Rows) -> ClassMap:
-    ids = _integers(file, "categories", rows, "id")
-    _refuse_duplicates(file, "categories", ids)
-    _strings(file, "categories", rows, "name")
-    return ClassMap.from_categories(rows)
+            refuse(self.images, what, missing)
 
 
 def _check_classes(file: Path, file_map: ClassMap, class_map: ClassMap) -> tuple[int, ...]:
@@ -289,9 +257,9 @@ def _check_classes(file: Path, file_map: ClassMap, class_map: ClassMap) -> tuple
     names = dict(zip(file_map.category_ids, file_map.names, strict=True))
     unknown = [f"{i} ({names[i]})" for i in file_map.category_ids if i not in index_of]
     if unknown:
-        _refuse(
+        refuse(
             file,
-            f"category ids that are not among the model's ({_some(index_of)}); use the annotation "
+            f"category ids that are not among the model's ({some(index_of)}); use the annotation "
             "file of the model's classes, or train a model on these",
             unknown,
         )
@@ -303,57 +271,6 @@ def _check_classes(file: Path, file_map: ClassMap, class_map: ClassMap) -> tuple
             "the model was trained on another data set"
         )
     return tuple(i for i in renamed if i is not None)
-
-
-def _read_images(
-    file: Path, rows: Rows
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bytes_]]:
-    """Ids ``[N]``, sizes ``[N, 2]`` as (height, width), and file names ``[N]`` of the images."""
-    ids = _integers(file, "images", rows, "id")
-    _refuse_duplicates(file, "images", ids)
-    sides = [_integers(file, "images", rows, key) for key in ("height", "width")]
-    sizes = np.stack(sides, axis=1)
-    bad = np.flatnonzero((sizes < 1).any(axis=1))
-    places = [f"images[{i}] is {sizes[i, 1]} x {sizes[i, 0]} (width x height)" for i in bad]
-    if places:
-        _refuse(file, "width and height must be at least 1 pixel", places)
-    names = _strings(file, "images", rows, "file_name")
-    return ids, sizes, np.array([name.encode() for name in names], dtype=np.bytes_)
-
-
-def _read_crowd(file: Path, rows: Rows) -> NDArray[np.bool_]:
-    values = _column(file, "annotations", rows, "iscrowd", default=0)
-    bad = [i for i, value in enumerate(values) if value not in (0, 1)]
-    if bad:
-        _refuse_values(file, "iscrowd must be 0 or 1", "annotations", "iscrowd", values, bad)
-    return np.array(values, dtype=np.bool_)
-
-
-def _read_boxes(file: Path, rows: Rows) -> NDArray[np.float64]:
-    """``[M, 4]`` x, y, width, height in pixels."""
-    values = _column(file, "annotations", rows, "bbox")
-    try:
-        boxes = np.array(values) if values else np.zeros((0, 4))
-        sound = boxes.dtype.kind in "iuf" and boxes.shape[1:] == (4,)
-    except ValueError:  # lists of different lengths
-        sound = False
-    bad = [] if sound else [i for i, value in enumerate(values) if not _is_box(value)]
-    if bad:
-        what = "bbox must be a list of 4 numbers: x, y, width, height"
-        _refuse_values(file, what, "annotations", "bbox", values, bad)
-    boxes = boxes.astype(np.float64)
-    bad = np.flatnonzero(~np.isfinite(boxes).all(axis=1)).tolist()
-    if bad:
-        _refuse_values(file, "bbox must be finite", "annotations", "bbox", values, bad)
-    return boxes
-
-
-def _is_box(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 4
-        and all(isinstance(side, int | float) and not isinstance(side, bool) for side in value)
-    )
 
 
 def _clip(
@@ -378,79 +295,6 @@ def _clip(
         "dropped_outside": int((has_area & ~keep).sum()),
     }
     return inside, keep, counts
-
-
-def _find(
-    file: Path, rows: Rows, key: str, known: NDArray[np.int64], section: str
-) -> NDArray[np.int64]:
-    """Position in ``known`` of the id that each annotation has under ``key``."""
-    ids = _integers(file, "annotations", rows, key)
-    order = np.argsort(known)
-    position = np.searchsorted(known[order], ids).clip(max=len(known) - 1)
-    found: NDArray[np.int64] = order[position]
-    bad = np.flatnonzero(known[found] != ids).tolist()
-    if bad:
-        what = f"{key} is not among the ids of {section} ({_some(known.tolist())})"
-        _refuse_values(file, what, "annotations", key, ids.tolist(), bad)
-    return found
-
-
-def _column(file: Path, section: str, rows: Rows, key: str, default: Any = None) -> list[Any]:
-    """The values under ``key``; one that is missing is an error unless there is a default."""
-    not_objects = [i for i, row in enumerate(rows) if type(row) is not dict]
-    if not_objects:
-        places = [f"{section}[{i}] = {_short(rows[i])}" for i in not_objects]
-        _refuse(file, f"{section} must be a list of objects", places)
-    if default is None:
-        missing = [f"{section}[{i}]" for i, row in enumerate(rows) if key not in row]
-        if missing:
-            _refuse(file, f"{key} is missing", missing)
-    return [row.get(key, default) for row in rows]
-
-
-def _integers(file: Path, section: str, rows: Rows, key: str) -> NDArray[np.int64]:
-    values = _column(file, section, rows, key)
-    bad = [i for i, value in enumerate(values) if type(value) is not int or abs(value) >> 62]
-    if bad:
-        _refuse_values(file, f"{key} must be an integer", section, key, values, bad)
-    return np.array(values, dtype=np.int64)
-
-
-def _strings(file: Path, section: str, rows: Rows, key: str) -> list[str]:
-    values = _column(file, section, rows, key)
-    bad = [i for i, value in enumerate(values) if not isinstance(value, str) or not value]
-    if bad:
-        _refuse_values(file, f"{key} must be a text", section, key, values, bad)
-    return values
-
-
-def _refuse_duplicates(file: Path, section: str, ids: NDArray[np.int64]) -> None:
-    _, first = np.unique(ids, return_index=True)
-    again = np.setdiff1d(np.arange(len(ids)), first).tolist()
-    if again:
-        _refuse_values(file, "id was used before", section, "id", ids.tolist(), again)
-
-
-def _refuse_values(
-    file: Path, what: str, section: str, key: str, values: list[Any], bad: list[int]
-) -> NoReturn:
-    _refuse(file, what, [f"{section}[{i}].{key} = {_short(values[i])}" for i in bad])
-
-
-def _refuse(file: Path, what: str, places: Sequence[str]) -> NoReturn:
-    """Raise with the first places and their total."""
-    more = f" and {len(places) - 3} more ({len(places)} in all)" if len(places) > 3 else ""
-    raise DataError(f"{file}: {what}: {', '.join(places[:3])}{more}")
-
-
-def _some(values: Any) -> str:
-    values = list(values)
-    return ", ".join(map(str, values[:8])) + (f", ... {len(values)} in all" * (len(values) > 8))
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _plain(name: str | None) -> str:
