@@ -57,10 +57,17 @@ def cuda_wish(environment: Mapping[str, str]) -> str:
 
 
 def find_compiler(environment: Mapping[str, str]) -> str | None:
-    """The C++ compiler: ``CXX``, else the first usual one on the path."""
+    """The C++ compiler: ``CXX``, else the first usual one on the path; None if it does not run."""
     names = [environment["CXX"]] if environment.get("CXX") else ["c++", "g++", "clang++"]
-    path = environment.get("PATH")
-    return next((name for name in names if shutil.which(name.split()[0], path=path)), None)
+    return next((name for name in names if runs([*name.split(), "--version"], environment)), None)
+
+
+def runs(command: list[str], environment: Mapping[str, str]) -> bool:
+    """Whether the command is on the path of ``environment`` and succeeds."""
+    program = shutil.which(command[0], path=environment.get("PATH"))
+    if program is None:
+        return False
+    return subprocess.run([program, *command[1:]], capture_output=True).returncode == 0
 
 
 def is_cuda_home(folder: str | Path) -> bool:
@@ -178,7 +185,7 @@ def kernels() -> dict[str, Any]:
     required = is_required(sys.argv, os.environ)
     compiler = find_compiler(os.environ)
     if compiler is None:
-        message = "no C++ compiler found; set CXX or install one"
+        message = "no C++ compiler that runs; install one or set CXX"
         if required:
             raise SystemExit(f"effdet build: {message}")
         say(f"no kernels, the PyTorch implementations will be used ({message})")

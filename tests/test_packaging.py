@@ -160,6 +160,8 @@ def test_compiler_is_the_users_or_the_first_on_the_path(setup: ModuleType, tmp_p
     assert setup.find_compiler(path) == "g++"
     assert setup.find_compiler(path | {"CXX": "clang++ -m64"}) == "clang++ -m64"
     assert setup.find_compiler(path | {"CXX": "missing"}) is None
+    executable(tmp_path / "broken", "#!/bin/sh\nexit 1\n")
+    assert setup.find_compiler(path | {"CXX": "broken"}) is None
     assert setup.find_compiler({"PATH": str(tmp_path / "empty")}) is None
 
 
@@ -229,12 +231,12 @@ def test_missing_compiler(
     monkeypatch.delenv("EFFDET_REQUIRE_KERNELS", raising=False)
     monkeypatch.setattr(setup, "find_compiler", lambda environment: None)
     if argv == ["build_ext"]:
-        with pytest.raises(SystemExit, match="no C\\+\\+ compiler found"):
+        with pytest.raises(SystemExit, match="no C\\+\\+ compiler that runs"):
             setup.kernels()
         return
     assert setup.kernels() == {}
     printed = capsys.readouterr().err
-    assert "no C++ compiler found" in printed
+    assert "no C++ compiler that runs" in printed
     assert printed.count("\n") == 1
 
 
