@@ -6,7 +6,7 @@ folder, then runs the focal loss there. Takes 10 to 20 minutes and needs a packa
 compiler, 20 GB of disk and, for the CUDA kernels, a CUDA toolkit.
 
     python benchmarks/install_matrix.py            # all cases
-    python benchmarks/install_matrix.py NAME...    # some of them
+    python benchmarks/install_matrix.py NAME...    # some of them; the others keep their rows
 
 Writes benchmarks/results/install_matrix.json and .md.
 """
@@ -42,6 +42,11 @@ loss = effdet.ops.sigmoid_focal_loss(
 )
 said = [str(w.message) for w in caught if w.category is RuntimeWarning]
 print(json.dumps({"loss": loss.item(), "warnings": said, **effdet.ops.build_info()}))
+"""
+
+
+FAILING_COMPILER = """#!/bin/sh
+case " $* " in *" -c "*) echo "cannot compile" >&2; exit 1;; *) exec c++ "$@";; esac
 """
 
 
@@ -117,11 +122,10 @@ def main() -> None:
         bench = Bench(Path(folder))
         for case in CASES:
             if case.name in names:
-                rows.append(bench.run(case))
+                rows.append({**bench.run(case), "commit": commit()})
                 print(json.dumps(rows[-1]), flush=True)
-                write(rows)
         rows += bench.cross_check()
-        write(rows)
+    write(merged(rows))
     sys.exit(0 if all(row["passed"] for row in rows) else 1)
 
 
@@ -135,6 +139,8 @@ class Bench:
         self.log.parent.mkdir(exist_ok=True)
         self.log.write_text("")
         self.toolkit = cuda_toolkit()
+        (folder / "failing-c++").write_text(FAILING_COMPILER)
+        (folder / "failing-c++").chmod(0o755)
         self.built: tuple[Path, Path] | None = None  # clone and environment with CUDA kernels
 
     def run(self, case: Case) -> dict[str, Any]:
@@ -231,10 +237,11 @@ class Bench:
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command, both of its streams in ``stdout`` and in the log."""
+        path = {"PATH": f"{os.environ['PATH']}:{self.folder}"}
         result = subprocess.run(
             command,
             cwd=cwd or self.folder,
-            env=clean_environment() | dict(environment or {}),
+            env=clean_environment() | path | dict(environment or {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -297,14 +304,24 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} CPUs, {platform.system()}, Python {platform.python_version()}"
 
 
+def commit() -> str:
+    """The commit that the clones are made of."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return result.stdout.strip()
+
+
+def merged(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """``rows`` in place of the rows of the same cases in the last result, the others kept."""
+    path = RESULTS / "install_matrix.json"
+    last = json.loads(path.read_text())["cases"] if path.exists() else []
+    return list({row["case"]: row for row in [*last, *rows]}.values())
+
+
 def write(rows: Sequence[Mapping[str, Any]]) -> None:
     """The results as JSON, and as a table to read."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
     head = {
         "command": "python benchmarks/install_matrix.py",
-        "commit": commit.stdout.strip(),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "machine": machine(),
     }
