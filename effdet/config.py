@@ -177,12 +177,13 @@ _ROWS: list[tuple[Any, ...]] = [
 def _row_to_config(row: tuple[Any, ...]) -> ModelConfig:
     values: dict[str, Any] = dict(zip(_COLUMNS, row, strict=True))
     lite = "lite" in values["name"]
+    values["image_size"] = (values["image_size"], values["image_size"])
     return ModelConfig(
-        **(values | {"image_size": (values["image_size"], values["image_size"])}),
         mean=LITE_MEAN if lite else IMAGENET_MEAN,
         std=LITE_STD if lite else IMAGENET_STD,
         # The reference switches stochastic depth off for detectors on B0.
         survival_prob=1.0 if values["backbone"].endswith("b0") else 0.8,
+        **values,
     )
 
 

@@ -137,7 +137,7 @@ def init_normal_fan_out(conv: nn.Conv2d) -> None:
 
 
 def init_glorot_uniform(conv: nn.Conv2d) -> None:
-    """Keras' default: uniform weights, zero bias; a depthwise kernel's fan_in is of all channels."""
+    """Keras' default: uniform weights, zero bias; depthwise fan_in counts all channels."""
     area = conv.kernel_size[0] * conv.kernel_size[1]
     fan_in, fan_out = area * conv.in_channels, area * conv.out_channels // conv.groups
     limit = (6.0 / (fan_in + fan_out)) ** 0.5

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""train.py and validate.py from end to end on a few small images."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.runs import program, tiny_coco
+
+SMALL = ("--model", "efficientdet_lite0", "--image-size", "64", "--workers", "0")
+QUICK = (*SMALL, "--batch-size", "2", "--epochs", "2", "--warmup-epochs", "0.5", "--lr", "0.02")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_coco(tmp_path_factory.mktemp("data") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def finished_run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    program("train.py", "--data", data, *QUICK, "--output", folder)
+    return folder
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(path, weights_only=True)
+    return {**checkpoint["model"], **{f"ema.{k}": v for k, v in checkpoint["ema"].items()}}
+
+
+def test_a_run_folder_holds_config_checkpoints_and_logs(finished_run: Path) -> None:
+    names = {path.name for path in finished_run.iterdir()}
+    wanted = {"config.yaml", "last.pt", "best.pt", "metrics.csv", "log.jsonl", "status.json"}
+    assert names == wanted
+    rows = list(csv.DictReader((finished_run / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert json.loads((finished_run / "status.json").read_text())["state"] == "finished"
+
+
+def test_validate_gives_the_figures_that_training_printed(finished_run: Path, data: Path) -> None:
+    figures_file = finished_run.parent / "figures.json"
+    program(
+        "validate.py", "--data", data, "--weights", finished_run / "last.pt", "--workers", "0",
+        "--metrics", figures_file, "--json", finished_run.parent / "results.json",
+    )  # fmt: skip
+    figures = json.loads(figures_file.read_text())
+    rows = list(csv.DictReader((finished_run / "metrics.csv").open()))
+    assert figures["AP"] == pytest.approx(float(rows[-1]["AP"]), abs=1e-12)
+    assert figures["AR100"] == pytest.approx(float(rows[-1]["AR100"]), abs=1e-12)
+    results = json.loads((finished_run.parent / "results.json").read_text())
+    assert {entry["category_id"] for entry in results} <= {1, 2}
+
+
+def test_scoring_the_written_results_gives_the_same_figures(
+    finished_run: Path, data: Path, tmp_path: Path
+) -> None:
+    arguments = ("--data", data, "--weights", finished_run / "best.pt", "--workers", "0")
+    program(
+        "validate.py", *arguments, "--json", tmp_path / "dt.json", "--metrics", tmp_path / "a.json"
+    )
+    truth = data / "annotations" / "instances_val.json"
+    program(
+        "validate.py", "--annotations", truth, "--predictions", tmp_path / "dt.json",
+        "--metrics", tmp_path / "b.json", "--evaluator", "pycocotools",
+    )  # fmt: skip
+    first, second = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
+    for name in ("AP", "AP50", "AR1", "AR100"):
+        assert first[name] == pytest.approx(second[name], abs=1e-6)
+
+
+def test_a_resumed_run_ends_with_the_same_bits(
+    finished_run: Path, data: Path, tmp_path: Path
+) -> None:
+    # Stop after the first of two epochs: the schedule must be that of the whole run.
+    folder = tmp_path / "stopped"
+    script = (
+        "import sys, train; from effdet.training import Checkpointer as C; save = C.save\n"
+        "def stop(self, *a):\n    save(self, *a); raise SystemExit\n"
+        "C.save = stop; train.main()"
+    )
+    program("-c", script, "--data", data, *QUICK, "--output", folder)
+    assert json.loads((folder / "status.json").read_text())["epoch"] == 1
+    program("train.py", "--resume", folder)
+    resumed, whole = weights(folder / "last.pt"), weights(finished_run / "last.pt")
+    assert resumed.keys() == whole.keys()
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_an_existing_run_folder_is_never_overwritten(finished_run: Path, data: Path) -> None:
+    before = (finished_run / "last.pt").stat().st_mtime_ns
+    done = program("train.py", "--data", data, *QUICK, "--output", finished_run, check=False)
+    assert done.returncode == 2
+    assert "exists and is not empty" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert (finished_run / "last.pt").stat().st_mtime_ns == before
+
+
+def test_fine_tuning_says_what_was_taken(finished_run: Path, data: Path, tmp_path: Path) -> None:
+    done = program(
+        "train.py", "--data", data, *QUICK, "--epochs", "1", "--output", tmp_path / "again",
+        "--weights", finished_run / "best.pt", "--freeze-bn", "--amp",
+    )  # fmt: skip
+    assert "all weights taken" in done.stdout
+
+
+def test_the_saved_config_repeats_the_run(
+    finished_run: Path, data: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.yaml"
+    shutil.copy(finished_run / "config.yaml", config)
+    program("train.py", "--config", config, "--output", tmp_path / "again")
+    again, first = weights(tmp_path / "again" / "last.pt"), weights(finished_run / "last.pt")
+    assert all(torch.equal(again[name], first[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--modle", "x"], 2, "did you mean --model"),
+        (["--model", "efficientdet_d9"], 2, "unknown model 'efficientdet_d9'; did you mean"),
+        (["--image-size", "32"], 2, "image_size must be at least 64"),
+        (["--batch-size", "64"], 2, "training set has only 4"),
+        (["--data", "nowhere"], 3, "nowhere"),
+        (["--weights", "nowhere.pt"], 4, "nowhere.pt: no such weights file"),
+        (["--resume", "nowhere"], 4, "nowhere"),
+        (["--amp", "--amp-dtype", "float16"], 2, "needs a GPU"),
+        (["--jitter-min", "3"], 2, "jitter_min"),
+        (["--config", "nowhere.yaml"], 2, "nowhere.yaml: no such configuration file"),
+    ],
+)
+def test_a_mistake_is_one_line_and_an_exit_code(
+    data: Path, tmp_path: Path, words: list[str], code: int, message: str
+) -> None:
+    output = tmp_path / "run"
+    done = program("train.py", "--data", data, *SMALL, "--output", output, *words, check=False)
+    assert done.returncode == code, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not (output / "last.pt").exists()
+
+
+def test_validating_on_other_classes_says_what_to_do(
+    finished_run: Path, data: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(data, other)
+    file = other / "annotations" / "instances_val.json"
+    content = json.loads(file.read_text())
+    content["categories"].append({"id": 9, "name": "red"})
+    file.write_text(json.dumps(content))
+    done = program(
+        "validate.py", "--data", other, "--weights", finished_run / "best.pt", check=False
+    )
+    assert done.returncode == 3
+    assert "red" in done.stderr
+
+
+def test_a_truncated_image_is_named(data: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(data, broken)
+    image = broken / "train" / "2.png"
+    image.write_bytes(image.read_bytes()[:200])
+    done = program(
+        "train.py", "--data", broken, *QUICK, "--workers", "1", "--output", tmp_path / "run",
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert "2.png" in done.stderr
+    assert "Traceback" not in done.stderr
