@@ -94,7 +94,9 @@ def train(config: TrainConfig, device: torch.device) -> None:
     )
 
     # Model, and what it is trained towards
-    model = build_model(model_config).to(device)
+    model = build_model(model_config)
+    origin = load_initial_weights(model, config, class_map)
+    model.to(device)
     anchors = build_anchors(model_config, device=device)
     criterion = DetectionLoss(
         anchors,
@@ -111,12 +113,16 @@ def train(config: TrainConfig, device: torch.device) -> None:
     folder = open_folder(config)
     log = RunLog(folder, epochs=config.epochs, steps_per_epoch=len(train_loader))
     introduce(log, config, model, train_set, val_set, device)
-    load_initial_weights(model, config, class_map, log)
+    log.say(f"weights  {origin}")
     trainer = Trainer(
         model=distributed.wrap(model, device),
         criterion=criterion,
         optimizer=build_optimizer(
-            model, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+            model,
+            kind=config.optimizer,
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
         ),
         schedule=build_schedule(
             lr=config.lr,
@@ -217,18 +223,15 @@ def introduce(
     log.say(f"run      {log.folder}  {config.epochs} epochs  batch {config.batch_size} x {world}")
 
 
-def load_initial_weights(
-    model: EfficientDet, config: TrainConfig, class_map: ClassMap, log: RunLog
-) -> None:
-    """Fill the model from the weights that were asked for, and say what was taken."""
+def load_initial_weights(model: EfficientDet, config: TrainConfig, class_map: ClassMap) -> str:
+    """Fill the model from the weights that were asked for; one line says what was taken."""
     if config.resume is not None:
-        return
+        return f"as saved by the run in {config.resume}"
     if config.weights is not None:
-        log.say(f"weights  {load_detector_weights(model, class_map, config.weights)}")
-    elif config.backbone_weights is not None:
-        log.say(f"weights  {load_backbone(model, config.backbone_weights)}")
-    else:
-        log.say("weights  random")
+        return load_detector_weights(model, class_map, config.weights)
+    if config.backbone_weights is not None:
+        return load_backbone(model, config.backbone_weights)
+    return "random"
 
 
 if __name__ == "__main__":

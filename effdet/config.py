@@ -24,6 +24,7 @@ Fusion = Literal["fastattn", "sum", "attn"]
 AmpDtype = Literal["float16", "bfloat16"]
 NMS = Literal["gaussian", "linear", "hard"]
 Schedule = Literal["cosine", "automl"]
+Optimizer = Literal["sgd", "adamw"]
 Evaluator = Literal["faster", "pycocotools"]
 
 
@@ -146,7 +147,10 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
         """The inverse of :meth:`to_dict`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**fields)
 
 
 # fmt: off
@@ -254,9 +258,10 @@ class TrainConfig(PostprocessConfig):
     lr: float = option(0.08, help="learning rate at a global batch of 64, scaled with the batch")
     warmup_lr: float = option(0.008, help="learning rate at the first step, scaled alike")
     warmup_epochs: float = option(1.0, help="epochs of linear warm-up")
+    optimizer: Optimizer = option("sgd", help="sgd with momentum, or adamw")
     schedule: Schedule = option("cosine", help="decay of the learning rate; automl: as published")
-    momentum: float = option(0.9, help="momentum of SGD")
-    weight_decay: float = option(4e-5, help="L2 decay of convolution kernels")
+    momentum: float = option(0.9, help="momentum of SGD, first beta of AdamW")
+    weight_decay: float = option(4e-5, help="decay of convolution kernels")
     clip_norm: float = option(10.0, help="gradients are scaled down to this global norm")
     ema_decay: float = option(0.9998, help="decay of the weight average, 0 for none")
     alpha: float = option(0.25, help="focal loss: weight of the foreground, 0-1")

@@ -6,6 +6,7 @@ field. Values come, later ones winning, from the defaults, a preset, ``--config 
 """
 
 import argparse
+import contextlib
 import dataclasses
 import types
 import typing
@@ -79,7 +80,8 @@ def parse(
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         _add_flag(parser, field, hints[field.name])
-    flags = vars(parser.parse_known(argv))
+    given = vars(parser.parse_known(argv))
+    flags = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     flags.pop("debug", None)
     values = dict(saved(flags)) if saved is not None else {}
     values |= (presets or {}).get(flags.pop("preset", ""), {})
@@ -184,6 +186,10 @@ def _scalar(kind: Any, key: str, value: Any, path: str | Path) -> Any:
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if kind is float and isinstance(value, str):
+        # YAML 1.1 reads 4e-5, without a dot, as a word.
+        with contextlib.suppress(ValueError):
+            return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise UsageError(f"{path}: {key} must be {kind.__name__}, found {value!r}")
     return value

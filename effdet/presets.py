@@ -4,6 +4,9 @@
 ``demo``: the built-in set from random weights on two CPU cores.
     ``python train.py --preset demo --output runs/demo``
 
+``paper``: google/automl's recipe for COCO, eight processes of 16 images.
+    ``torchrun --nproc-per-node 8 train.py --preset paper --amp --data COCO --output runs/d0``
+
 ``finetune``: a small set of your own from ImageNet backbone weights.
     ``python train.py --preset finetune --data DIR --backbone-weights FILE --output runs/mine``
 """
@@ -15,22 +18,30 @@ PRESETS: dict[str, dict[str, Any]] = {
         "data": "shapes",
         "model": "efficientdet_lite0",
         "image_size": (128,),
-        "epochs": 30,
-        "batch_size": 16,
-        "lr": 0.16,
-        "warmup_epochs": 2.0,
-        "ema_decay": 0.998,
-        "jitter_min": 0.8,
-        "jitter_max": 1.25,
-        "eval_every": 10,
+        "epochs": 20,
+        "batch_size": 8,
+        "optimizer": "adamw",
+        "lr": 0.016,
+        "warmup_lr": 0.0016,
+        "ema_decay": 0.99,
+        "jitter_min": 0.7,
+        "jitter_max": 1.4,
+        "eval_every": 5,
     },
     "finetune": {
-        "epochs": 30,
+        "epochs": 40,
         "batch_size": 8,
-        "lr": 0.08,
+        "optimizer": "adamw",
+        "lr": 0.008,
+        "warmup_lr": 0.0008,
         "ema_decay": 0.998,
         "jitter_min": 0.5,
         "jitter_max": 1.5,
         "eval_every": 5,
+    },
+    "paper": {
+        "schedule": "automl",
+        "epochs": 300,
+        "batch_size": 16,
     },
 }

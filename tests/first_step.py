@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loss and gradients of the first step on ``world_size`` processes, written to a file.
 
-    torchrun --nproc-per-node N tests/first_step.py DATA GLOBAL_BATCH OUTPUT
+torchrun --nproc-per-node N tests/first_step.py DATA GLOBAL_BATCH OUTPUT
 """
 
 import sys

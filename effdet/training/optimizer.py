@@ -1,26 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SGD as the reference uses it."""
+"""The optimizers, with weight decay on kernels only."""
 
 import torch
 from torch import nn
 
+from effdet.config import Optimizer
+
 
 def build_optimizer(
-    model: nn.Module, *, lr: float, momentum: float, weight_decay: float
-) -> torch.optim.SGD:
-    """SGD with momentum that decays kernels only, not norms, biases or fusion weights.
+    model: nn.Module, *, kind: Optimizer = "sgd", lr: float, momentum: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """An optimizer that decays kernels, but no norms, biases or fusion weights.
 
     Args:
         model: whose trainable parameters to optimize.
+        kind: ``sgd`` (with momentum, not Nesterov's: the reference's) or ``adamw``.
         lr: learning rate of the first step; a schedule changes it.
-        momentum: of the velocity, not Nesterov's.
-        weight_decay: L2 decay.
+        momentum: of the velocity; AdamW's first beta.
+        weight_decay: L2 decay of SGD (part of the gradient), decoupled decay of AdamW.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    kernels = [p for p in parameters if p.dim() > 1]
-    others = [p for p in parameters if p.dim() <= 1]
     groups = [
-        {"params": kernels, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
+    if kind == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), foreach=True)
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, foreach=True)
