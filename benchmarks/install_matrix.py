@@ -99,7 +99,7 @@ CASES = (
     Case(
         name="no C++ compiler", environment={"CXX": "no-such-compiler"}, cuda=False, kernels=False
     ),
-    Case(name="compiler that fails", environment={"CXX": "/bin/false"}, cuda=False, kernels=False),
+    Case(name="compiler that fails", environment={"CXX": "failing-c++"}, cuda=False, kernels=False),
     Case(
         name="no torch, pinned, old pip",
         torch=None,
@@ -348,7 +348,7 @@ def write(rows: Sequence[Mapping[str, Any]]) -> None:
 def cell(value: object) -> str:
     """A value as a table cell."""
     if isinstance(value, bool):
-        return "yes" if value else "**no**"
+        return "yes" if value else "no"
     return "-" if value is None else str(value)
 
 
