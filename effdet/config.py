@@ -266,7 +266,7 @@ class TrainConfig(PostprocessConfig):
     ema_decay: float = option(0.9998, help="decay of the weight average, 0 for none")
     alpha: float = option(0.25, help="focal loss: weight of the foreground, 0-1")
     gamma: float = option(1.5, help="focal loss: exponent that plays down easy anchors")
-    label_smoothing: float = option(0.0, help="focal loss: smoothing of the labels, 0-1")
+    label_smoothing: float = option(0.0, help="focal loss: smoothing of the labels, below 1")
     box_loss_weight: float = option(50.0, help="weight of the box loss")
     jitter_min: float = option(0.1, help="smallest scale of training images")
     jitter_max: float = option(2.0, help="largest scale of training images")
@@ -288,9 +288,9 @@ class TrainConfig(PostprocessConfig):
         _require(self, positive, lambda v: v > 0, "above 0")
         at_least_0 = ("warmup_lr", "warmup_epochs", "weight_decay", "gamma", "box_loss_weight")
         _require(self, at_least_0, lambda v: v >= 0, "at least 0")
-        _require(self, ("momentum", "ema_decay"), lambda v: 0 <= v < 1, "in [0, 1)")
-        fractions = ("alpha", "label_smoothing", "flip")
-        _require(self, fractions, lambda v: 0 <= v <= 1, "in [0, 1]")
+        below_1 = ("momentum", "ema_decay", "label_smoothing")
+        _require(self, below_1, lambda v: 0 <= v < 1, "in [0, 1)")
+        _require(self, ("alpha", "flip"), lambda v: 0 <= v <= 1, "in [0, 1]")
         if self.workers is not None:
             _require(self, ("workers",), lambda v: v >= 0, "at least 0")
         if not 0 < self.jitter_min <= self.jitter_max:
