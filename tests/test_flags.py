@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from effdet import flags
+from effdet.config import PredictConfig, TrainConfig, ValidateConfig
+from effdet.errors import UsageError
+from effdet.flags import option
+from effdet.presets import PRESETS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    files: tuple[str, ...] = option((), help="input", positional=True)
+    weights: str = option(help="a checkpoint")
+    lr: float = option(0.1, help="learning rate, 100 % at most")
+    steps: int = option(5, help="steps")
+    size: tuple[int, ...] | None = option(None, help="pixels")
+    pair: tuple[int, int] = option((1, 2), help="two numbers")
+    kind: Literal["a", "b"] = option("a", help="kind")
+    other_kind: Literal["a", "b"] | None = option(None, help="kind")
+    clip_boxes: bool = option(True, help="clip")
+
+    def __post_init__(self) -> None:
+        if self.lr > 1:
+            raise UsageError(f"lr must be at most 1, got {self.lr}")
+
+
+def parse(*argv: str, **more: Any) -> Settings:
+    return flags.parse(Settings, ["in", *argv], program="prog", description="What it does.", **more)
+
+
+def test_values_have_the_types_of_the_fields() -> None:
+    settings = parse(
+        "more", "--weights", "w.pt", "--lr", "1e-3", "--steps", "7", "--size", "4", "6",
+        "--pair", "8", "9", "--kind", "b", "--other-kind", "a", "--no-clip-boxes",
+    )  # fmt: skip
+    assert settings == Settings(
+        files=("in", "more"),
+        weights="w.pt",
+        lr=1e-3,
+        steps=7,
+        size=(4, 6),
+        pair=(8, 9),
+        kind="b",
+        other_kind="a",
+        clip_boxes=False,
+    )
+
+
+def test_defaults_are_those_of_the_fields() -> None:
+    settings = parse("--weights", "w.pt")
+    assert (settings.lr, settings.size, settings.pair, settings.clip_boxes) == (
+        0.1, None, (1, 2), True,
+    )  # fmt: skip
+
+
+def test_debug_is_for_the_program_not_the_settings() -> None:
+    assert parse("--weights", "w.pt", "--debug") == parse("--weights", "w.pt")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--step", "3"], r"unknown option --step; did you mean --steps.*\(see --help\)"),
+        (["--stesp=3"], "unknown option --stesp; did you mean --steps"),
+        (["--kind", "c"], "argument --kind: invalid choice: 'c'"),
+        (["--steps", "many"], "argument --steps: invalid int value: 'many'"),
+        (["--pair", "1"], "argument --pair: expected 2 arguments"),
+        (["--steps"], "argument --steps: expected one argument"),
+        (["--lr", "3"], "lr must be at most 1, got 3.0"),
+        ([], "--weights is needed: a checkpoint"),
+    ],
+)
+def test_a_wrong_word_is_named_with_what_to_do(argv: list[str], message: str) -> None:
+    words = argv if "is needed" in message else [*argv, "--weights=w.pt"]
+    with pytest.raises(UsageError, match=message):
+        parse(*words)
+
+
+def test_a_missing_positional_is_named() -> None:
+    with pytest.raises(UsageError, match=r"FILES is needed|required: FILES"):
+        flags.parse(Settings, ["--weights", "w"], program="prog", description="")
+
+
+def test_help_shows_every_option_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse("--help")
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert "What it does." in text
+    assert "learning rate, 100 % at most (default: 0.1)" in text
+    for name in ("FILES", "--weights", "--size", "--no-clip-boxes", "--config", "--debug"):
+        assert name in text
+
+
+def test_later_sources_win(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("steps: 30\nlr: 0.3\n")
+    presets = {"quick": {"steps": 20, "lr": 0.2, "kind": "b", "weights": "preset.pt"}}
+    saved = {"steps": 10, "lr": 0.15, "kind": "a", "weights": "saved.pt", "clip_boxes": False}
+    seen: list[dict[str, Any]] = []
+
+    def earlier_run(given: Any) -> dict[str, Any]:
+        seen.append(dict(given))
+        return saved
+
+    words = ("--preset", "quick", "--config", str(file), "--lr", "0.4")
+    settings = parse(*words, presets=presets, saved=earlier_run)
+    assert settings.lr == 0.4  # a flag
+    assert settings.steps == 30  # the file
+    assert (settings.kind, settings.weights) == ("b", "preset.pt")  # the preset
+    assert settings.clip_boxes is False  # the earlier run
+    assert seen[0]["lr"] == 0.4
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    with pytest.raises(UsageError, match="invalid choice: 'slow'"):
+        parse("--weights", "w", "--preset", "slow", presets={"quick": {}})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stpes: 3", "unknown option 'stpes'; did you mean steps"),
+        ("steps: many", "steps must be int, found 'many'"),
+        ("steps: 2.5", "steps must be int, found 2.5"),
+        ("steps: true", "steps must be int, found True"),
+        ("lr: true", "lr must be float, found True"),
+        ("lr: fast", "lr must be float, found 'fast'"),
+        ("lr: null", "lr must be float, found None"),
+        ("clip_boxes: 1", "clip_boxes must be bool, found 1"),
+        ("kind: c", "kind must be one of a, b, found 'c'"),
+        ("pair: [1, 2, 3]", r"pair must be a list.*found \[1, 2, 3\]"),
+        ("size: [1, x]", "size must be int, found 'x'"),
+        ("- steps", "expected 'option: value' lines, found list"),
+        ("steps: [", "not a YAML file"),
+    ],
+)
+def test_a_wrong_line_of_a_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=message) as caught:
+        parse("--weights", "w", "--config", str(file))
+    assert str(caught.value).startswith(f"{file}: ")
+
+
+def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nothing\.yaml: no such configuration file"):
+        parse("--config", str(tmp_path / "nothing.yaml"))
+    binary = tmp_path / "model.pt"
+    binary.write_bytes(bytes(range(128, 256)))
+    with pytest.raises(UsageError, match=r"model\.pt: not a YAML file"):
+        parse("--config", str(binary))
+
+
+def test_yaml_values_become_the_types_of_the_fields(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("lr: 1\nsize: [4]\nother_kind: null\nweights: w.pt\n")
+    settings = parse("--config", str(file))
+    assert (settings.lr, settings.size, settings.other_kind) == (1.0, (4,), None)
+    assert isinstance(settings.lr, float)
+
+
+def test_a_number_with_an_exponent_needs_no_dot(tmp_path: Path) -> None:
+    # YAML 1.1 takes 4e-5 for a word; whoever writes it means the number.
+    file = tmp_path / "c.yaml"
+    file.write_text("lr: 4e-5\nweights: w.pt\n")
+    assert parse("--config", str(file)).lr == 4e-5
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TrainConfig(image_size=(96, 128), weight_decay=4e-5, amp=True, schedule="automl"),
+        TrainConfig(),
+        ValidateConfig(weights="w.pt"),
+        PredictConfig(source=("a", "b"), weights="w", output="o", classes=("cat",)),
+    ],
+    ids=lambda config: type(config).__name__,
+)
+def test_saved_settings_give_the_same_settings(config: Any, tmp_path: Path) -> None:
+    flags.save_yaml(config, tmp_path / "config.yaml")
+    values = flags.load_yaml(type(config), tmp_path / "config.yaml")
+    assert flags.build(type(config), values) == config
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_presets_fit_the_training_settings(name: str) -> None:
+    config = flags.parse(
+        TrainConfig, ["--preset", name], program="train.py", description="", presets=PRESETS
+    )
+    for key, value in PRESETS[name].items():
+        assert getattr(config, key) == value
