@@ -46,7 +46,7 @@ def shapes(model: str) -> dict[str, tuple[int, ...]]:
     rows = [line.split("\t") for line in (FOLDER / f"{model}.tsv").read_text().splitlines()]
     return {
         name: () if shape == "scalar" else tuple(map(int, shape.split("x")))
-        for name, shape, _ in rows
+        for name, shape, *_ in rows
     }
 
 
