@@ -97,10 +97,12 @@ def num_workers(wanted: int | None) -> int:
     return min(len(os.sched_getaffinity(0)) // processes, 8)
 
 
-def barrier() -> None:
-    """Wait for all processes."""
+@torch.no_grad()
+def synchronize_buffers(model: nn.Module) -> None:
+    """Take the main process's batch-norm statistics; the parameters are equal on all anyway."""
     if is_initialized():
-        dist.barrier()
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 def all_reduce_sum(value: Tensor) -> Tensor:

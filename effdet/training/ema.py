@@ -4,10 +4,7 @@
 import copy
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-
-from effdet import distributed
 
 
 class ModelEma:
@@ -36,13 +33,6 @@ class ModelEma:
         torch._foreach_lerp_(average, floats, 1.0 - decay)
         for mine, theirs in zip(counters, integers, strict=True):
             mine.copy_(theirs)
-
-    @torch.no_grad()
-    def synchronize(self) -> None:
-        """Take the main process's batch-norm statistics; parameters are equal already."""
-        if distributed.is_initialized():
-            for buffer in self.module.buffers():
-                dist.broadcast(buffer, src=0)
 
 
 def _state(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:

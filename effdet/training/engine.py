@@ -58,11 +58,10 @@ class Trainer:
         return self.model
 
     def weights_to_validate(self) -> nn.Module:
-        """The averaged model where there is one, equal on all processes; else the model."""
-        if self.ema is None:
-            return self.bare_model
-        self.ema.synchronize()
-        return self.ema.module
+        """The averaged model where there is one, else the model; equal on all processes."""
+        model = self.bare_model if self.ema is None else self.ema.module
+        distributed.synchronize_buffers(model)
+        return model
 
     def set_train_mode(self) -> None:
         """Training mode, with batch norms left in evaluation mode where they are frozen."""

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a training, then validate its best weights: figures, time, memory and the curve.
+
+    python benchmarks/record_run.py NAME RUN_FOLDER -- TRAINING OPTIONS
+    python benchmarks/record_run.py NAME RUN_FOLDER            # a run that has finished already
+
+Writes benchmarks/results/NAME.json and the curve as NAME.png. Memory is that of the training
+process and its workers together, sampled every second; times are by the clock.
+"""
+
+import csv
+import datetime
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from effdet import flags
+from effdet.config import TrainConfig
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results"
+PAGE = 4096  # bytes of a memory page
+
+
+def main() -> None:
+    """Run what is asked for and write the result."""
+    name, folder, options = sys.argv[1], Path(sys.argv[2]), sys.argv[4:]
+    result: dict[str, Any] = {
+        "machine": machine(),
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "training_command": command_of(folder, options),
+    }
+    if options:
+        words = [sys.executable, "train.py", *options, "--output", str(folder)]
+        result["memory_mb"] = run_sampled(words)
+    result["training_seconds"] = round(training_seconds(folder))
+    config = flags.load_yaml(TrainConfig, folder / "config.yaml")
+    result["validation"] = validate(folder, config["data"])
+    epochs = read_epochs(folder)
+    result["epochs"] = epochs
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    draw_curve(epochs).save(RESULTS / f"{name}.png")
+    print(json.dumps({k: v for k, v in result.items() if k != "epochs"}, indent=1))
+
+
+def command_of(folder: Path, options: list[str]) -> str:
+    """The training command: as given, or out of the finished run's settings."""
+    if options:
+        return shlex.join(["python", "train.py", *options])
+    config = flags.load_yaml(TrainConfig, folder / "config.yaml")
+    default = TrainConfig()
+    words = ["python", "train.py"]
+    for key, value in config.items():
+        if value != getattr(default, key) and key not in ("output", "resume"):
+            values = value if isinstance(value, tuple) else (value,)
+            words += ["--" + key.replace("_", "-"), *map(str, values)]
+    return shlex.join(words)
+
+
+def run_sampled(words: list[str]) -> dict[str, float]:
+    """Run a command; memory of its process tree in MB: after a quarter, at the end, the most."""
+    process = subprocess.Popen(words, cwd=ROOT)
+    samples = []
+    while process.poll() is None:
+        samples.append(tree_memory(process.pid) / 1e6)
+        time.sleep(1)
+    if process.returncode != 0:
+        raise SystemExit(process.returncode)
+    samples = samples[:-1]  # while it ends, there is less and less
+    quarter = samples[len(samples) // 4]
+    return {"quarter": round(quarter), "end": round(samples[-2]), "most": round(max(samples))}
+
+
+def tree_memory(pid: int) -> int:
+    """Resident bytes of a process and all below it (shared pages count once for each)."""
+    total = 0
+    try:
+        total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return total
+    return total + sum(tree_memory(int(child)) for child in children)
+
+
+def training_seconds(folder: Path) -> float:
+    """Time from the first line of the run's log to the last."""
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    return float(json.loads(lines[-1].removeprefix("DLLL "))["elapsedtime"])
+
+
+def validate(folder: Path, data: str) -> dict[str, Any]:
+    """Figures of the best weights by validate.py, and its time."""
+    with tempfile.TemporaryDirectory() as temporary:
+        file = Path(temporary) / "metrics.json"
+        words = ["validate.py", "--data", data, "--weights", str(folder / "best.pt")]
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *words, "--metrics", str(file)], cwd=ROOT, check=True)
+        seconds = time.perf_counter() - start
+        figures = json.loads(file.read_text())
+    return {
+        "command": shlex.join(["python", *words]), "seconds": round(seconds), "figures": figures
+    }  # fmt: skip
+
+
+def read_epochs(folder: Path) -> list[dict[str, float | None]]:
+    """The rows of ``metrics.csv``."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{key: float(v) if v else None for key, v in row.items()} for row in rows]
+
+
+def draw_curve(epochs: list[dict[str, float | None]]) -> Image.Image:
+    """AP50 (orange), AP (blue) and the training loss (grey) over epochs."""
+    width, height, edge = 720, 400, 48
+    image = Image.new("RGB", (width, height), "white")
+    canvas = ImageDraw.Draw(image)
+    last = max(row["epoch"] or 1 for row in epochs)
+    top_loss = max(row["loss"] or 0 for row in epochs)
+    for tenth in range(0, 11, 2):
+        y = height - edge - (height - 2 * edge) * tenth / 10
+        canvas.line([(edge, y), (width - edge, y)], "#dddddd")
+        canvas.text((12, y - 6), f"{tenth / 10:.1f}", "#555555")
+    lines = (("loss", top_loss, "#999999"), ("AP50", 1.0, "#e67e22"), ("AP", 1.0, "#2471a3"))
+    for number, (key, most, color) in enumerate(lines):
+        points = [
+            (
+                edge + (width - 2 * edge) * (row["epoch"] or 0) / last,
+                height - edge - (height - 2 * edge) * value / most,
+            )
+            for row in epochs
+            if (value := row[key]) is not None
+        ]
+        canvas.line(points, color, 3)
+        for x, y in points:
+            canvas.ellipse([x - 4, y - 4, x + 4, y + 4], color)
+        text = f"{key} (top {top_loss:.2f})" if key == "loss" else key
+        canvas.text((edge + 140 * number, 16), text, color)
+    canvas.text((width // 2 - 20, height - 24), f"epoch (to {last:.0f})", "#555555")
+    return image
+
+
+def machine() -> str:
+    """Processor and its count, system and Python, torch."""
+    import torch
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next(x.split(":")[1].strip() for x in lines if x.startswith("model name"))
+    return (
+        f"{model}, {os.cpu_count()} CPUs, {platform.system()}, Python {platform.python_version()}, "
+        f"torch {torch.__version__}"
+    )
+
+
+if __name__ == "__main__":
+    main()
