@@ -36,3 +36,12 @@ def state_dict(names: Iterable[str], tensors: Mapping[str, Tensor]) -> dict[str,
     """Our tensors ``names`` out of the file's ``tensors``; those it lacks are left out."""
     pairs = [(name, variable(name)) for name in names]
     return {name: tensors[theirs] for name, theirs in pairs if theirs in tensors}
+
+
+def unused_in_backbone(names: Iterable[str], tensors: Mapping[str, Tensor]) -> list[str]:
+    """The file's tensors of blocks that none of our tensors ``names`` takes.
+
+    There are some where a file of B0 is read for Lite0, whose tensors are a part of B0's.
+    """
+    used = {variable(name) for name in names}
+    return [theirs for theirs in tensors if theirs.startswith("_blocks.") and theirs not in used]

@@ -23,8 +23,15 @@ def load_backbone(model: EfficientDet, path: str | Path) -> str:
             f"{path}: not a classifier this toolkit knows; expected an efficientnet-pytorch or "
             "efficientnet-lite-pytorch file"
         )
-    names = [f"backbone.{name}" for name in model.backbone.state_dict()]
-    state = lukemelas.state_dict(names, tensors)
+    ours = {f"backbone.{name}": tensor for name, tensor in model.backbone.state_dict().items()}
+    foreign = lukemelas.unused_in_backbone(ours, tensors)
+    if foreign:
+        raise WeightsError(
+            f"{path}: weights of another model than {model.config.backbone}: it holds {foreign[0]}"
+        )
+    # Old files have no step counters; ours are not used either.
+    state = {name: tensor for name, tensor in ours.items() if name.endswith("num_batches_tracked")}
+    state |= lukemelas.state_dict(ours, tensors)
     state = {name.removeprefix("backbone."): tensor for name, tensor in state.items()}
     load_state(model.backbone, state, path)
     return f"{path}: backbone taken whole ({len(state)} tensors); BiFPN and heads are new"
