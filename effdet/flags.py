@@ -80,8 +80,8 @@ def parse(
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         _add_flag(parser, field, hints[field.name])
-    given = vars(parser.parse_known(argv))
-    flags = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    given = vars(parser.parse_known(argv)).items()
+    flags: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given}
     flags.pop("debug", None)
     values = dict(saved(flags)) if saved is not None else {}
     values |= (presets or {}).get(flags.pop("preset", ""), {})
