@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import functools
 from collections import Counter
 
 import pytest
@@ -10,6 +11,7 @@ from effdet.weights import automl
 from tests import golden
 
 
+@functools.cache
 def ours(name: str) -> dict[str, torch.Tensor]:
     """Our tensors of a model, without values and counters."""
     with torch.device("meta"):
