@@ -27,7 +27,7 @@ from typing import Any
 from setuptools import setup
 
 MIN_TORCH = (2, 11)
-DEFAULT_ARCHITECTURES = "8.0;9.0+PTX"
+DEFAULT_ARCHITECTURES = "7.5;8.0;9.0+PTX"
 BUILD_COMMANDS = {"build", "build_ext", "editable_wheel", "bdist_wheel", "develop", "install"}
 CXX_FLAGS = ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-fno-math-errno", "-Wall"]
 NVCC_FLAGS = ["-O3", "-std=c++17"]

@@ -16,7 +16,7 @@ import torch
 from effdet import distributed, flags
 from effdet.anchors import build_anchors
 from effdet.config import ValidateConfig, select_postprocess, size_pair
-from effdet.data import CocoDataset, EvalTransform, build_eval_loader, locate, resolve_data
+from effdet.data import CocoDataset, EvalTransform, build_eval_loader, locate_split
 from effdet.errors import run
 from effdet.evaluation import (
     CocoEvaluator,
@@ -65,8 +65,10 @@ def validate(config: ValidateConfig, device: torch.device) -> Metrics:
     model_config, class_map = checkpoint.model_config, checkpoint.class_map
     if config.image_size is not None:
         model_config = dataclasses.replace(model_config, image_size=size_pair(config.image_size))
-    files = locate(resolve_data(config.data), config.split, config.annotations, config.images)
+    files = locate_split(config.data, config.split, config.annotations, config.images)
     dataset = CocoDataset(*files, class_map=class_map)
+    if distributed.is_main():
+        print(f"{files[0]}: {dataset.report}")
     loader = build_eval_loader(
         dataset,
         EvalTransform(model_config.image_size, model_config.mean, model_config.std),
@@ -74,7 +76,12 @@ def validate(config: ValidateConfig, device: torch.device) -> Metrics:
         num_workers=distributed.num_workers(config.workers),
         device=device,
     )
-    model = load_model(checkpoint, config.weights, config.use_ema).to(device)
+    model = load_model(
+        checkpoint,
+        config.weights,
+        use_ema=config.use_ema,
+        channels_last=config.channels_last,
+    ).to(device)
     evaluator = CocoEvaluator(dataset.annotations, class_map, config.evaluator)
     metrics = evaluate(
         model,
@@ -90,6 +97,10 @@ def validate(config: ValidateConfig, device: torch.device) -> Metrics:
         channels_last=config.channels_last,
         progress=True,
     )
+    if evaluator.num_left_out and distributed.is_main():
+        print(
+            f"{evaluator.num_left_out} detections of classes that the data does not have left out"
+        )
     if config.json is not None and distributed.is_main():
         write_results(evaluator.results(), config.json)
     return metrics

@@ -23,7 +23,7 @@ def feature_sizes(
 def num_anchors(config: ModelConfig) -> int:
     """How many anchors a model has."""
     sizes = feature_sizes(config.image_size, config.min_level, config.max_level)
-    return config.num_anchors * sum(height * width for height, width in sizes)
+    return config.anchors_per_location * sum(height * width for height, width in sizes)
 
 
 def build_anchors(

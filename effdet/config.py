@@ -125,8 +125,8 @@ class ModelConfig:
             )
 
     @property
-    def num_anchors(self) -> int:
-        """Anchors a location."""
+    def anchors_per_location(self) -> int:
+        """Octaves times aspect ratios."""
         return self.num_scales * len(self.aspect_ratios)
 
     @property
@@ -228,6 +228,10 @@ class PostprocessConfig:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
+FOR_PEOPLE = PostprocessConfig(nms="hard", score_threshold=0.3, clip_boxes=True)
+"""For looking at, not for figures: few boxes, each surely meant, all inside the image."""
+
+
 def select_postprocess(settings: Any) -> PostprocessConfig:
     """The post-processing fields of a program's settings."""
     names = [field.name for field in dataclasses.fields(PostprocessConfig)]
@@ -257,7 +261,7 @@ class TrainConfig(PostprocessConfig):
     batch_size: int = option(8, help="images a process and step")
     lr: float = option(0.08, help="learning rate at a global batch of 64, scaled with the batch")
     warmup_lr: float = option(0.008, help="learning rate at the first step, scaled alike")
-    warmup_epochs: float = option(1.0, help="epochs of linear warm-up")
+    warmup_epochs: float = option(1.0, help="epochs of linear warm-up, at most half the run")
     optimizer: Optimizer = option("sgd", help="sgd with momentum, or adamw")
     schedule: Schedule = option("cosine", help="decay of the learning rate; automl: as published")
     momentum: float = option(0.9, help="momentum of SGD, first beta of AdamW")
@@ -285,7 +289,7 @@ class TrainConfig(PostprocessConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive = ("epochs", "batch_size", "lr", "clip_norm", "eval_every", "log_every")
-        _require(self, positive, lambda v: v > 0, "above 0")
+        _require(self, positive, lambda v: 0 < v < float("inf"), "finite and above 0")
         at_least_0 = ("warmup_lr", "warmup_epochs", "weight_decay", "gamma", "box_loss_weight")
         _require(self, at_least_0, lambda v: v >= 0, "at least 0")
         below_1 = ("momentum", "ema_decay", "label_smoothing")
@@ -293,6 +297,8 @@ class TrainConfig(PostprocessConfig):
         _require(self, ("alpha", "flip"), lambda v: 0 <= v <= 1, "in [0, 1]")
         if self.workers is not None:
             _require(self, ("workers",), lambda v: v >= 0, "at least 0")
+        _require(self, ("seed",), lambda v: 0 <= v < 2**32, "in [0, 2^32)")
+        _require_amp(self.amp, self.amp_dtype)
         if not 0 < self.jitter_min <= self.jitter_max:
             raise UsageError(
                 "jitter_min must be above 0 and at most jitter_max, got "
@@ -339,6 +345,9 @@ class ValidateConfig(PostprocessConfig):
         _require(self, ("batch_size",), lambda v: v > 0, "above 0")
         if self.workers is not None:
             _require(self, ("workers",), lambda v: v >= 0, "at least 0")
+        _require_amp(self.amp, self.amp_dtype)
+        if self.predictions is not None and self.json is not None:
+            raise UsageError("--json writes a model's detections; --predictions are there already")
         if (self.weights is None) == (self.predictions is None):
             raise UsageError("give --weights to validate a model or --predictions to score a file")
         if self.predictions is not None and self.annotations is None:
@@ -356,9 +365,11 @@ class PredictConfig(PostprocessConfig):
     use_ema: bool = option(True, help="use the averaged weights where the file has them")
     batch_size: int = option(8, help="images that go through the model at once")
     device: str | None = option(None, help="cpu, cuda or cuda:N (default: a GPU if there is one)")
-    nms: NMS = option("hard", help="suppression of overlapping boxes of one class")
-    score_threshold: float = option(0.3, help="detections scored at or below this are left out")
-    clip_boxes: bool = option(True, help="clip boxes to the image")
+    nms: NMS = option(FOR_PEOPLE.nms, help="suppression of overlapping boxes of one class")
+    score_threshold: float = option(
+        FOR_PEOPLE.score_threshold, help="detections scored at or below this are left out"
+    )
+    clip_boxes: bool = option(FOR_PEOPLE.clip_boxes, help="clip boxes to the image")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -378,6 +389,11 @@ def size_pair(values: tuple[int, ...]) -> tuple[int, int]:
     if len(values) not in (1, 2):
         raise UsageError(f"image_size must be one or two numbers, got {len(values)}")
     return values[0], values[-1]
+
+
+def _require_amp(amp: bool, dtype: AmpDtype | None) -> None:
+    if dtype is not None and not amp:
+        raise UsageError(f"--amp-dtype {dtype} needs --amp")
 
 
 def _require(

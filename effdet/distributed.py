@@ -45,9 +45,15 @@ def pick_device(name: str | None = None) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"unknown device {name!r}: expected cpu, cuda or cuda:N") from error
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"unknown device {name!r}: expected cpu, cuda or cuda:N")
     if device.type == "cuda":
+        if device.index is not None and _local_processes() > 1:
+            raise UsageError(
+                f"device {name!r} would put all processes on one GPU; give --device cuda"
+            )
         if not torch.cuda.is_available():
             raise UsageError(f"device {name!r} was asked for but torch sees no CUDA GPU")
         index = device.index if device.index is not None else int(os.environ.get("LOCAL_RANK", 0))
@@ -93,8 +99,13 @@ def num_workers(wanted: int | None) -> int:
     """Loader workers of this process: ``wanted``, else its share of the CPUs, at most 8."""
     if wanted is not None:
         return wanted
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return min(len(os.sched_getaffinity(0)) // processes, 8)
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min((cpus or 1) // _local_processes(), 8)
+
+
+def _local_processes() -> int:
+    """Processes of the group on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 @torch.no_grad()

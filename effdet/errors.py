@@ -58,7 +58,7 @@ def run(main: Callable[[], None], program: str) -> None:
     except BrokenPipeError:
         # Whoever read our output (`| head`) has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return
+        code = 141
     except (EffdetError, OSError) as error:
         if debug:
             traceback.print_exc()

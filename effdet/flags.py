@@ -24,8 +24,6 @@ Config = TypeVar("Config")
 def option(default: Any = dataclasses.MISSING, *, help: str, positional: bool = False) -> Any:
     """A dataclass field that is also a flag; ``help`` is one line and names the unit."""
     metadata = {"help": help, "positional": positional}
-    if isinstance(default, list | dict):
-        return dataclasses.field(default_factory=lambda: default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -107,11 +105,12 @@ def load_yaml(cls: type[Any], path: str | Path) -> dict[str, Any]:
     return {key: _checked(cls, key, value, path) for key, value in values.items()}
 
 
-def save_yaml(config: Any, path: str | Path) -> None:
-    """Write ``config`` so that ``--config PATH`` gives the same values."""
+def save_yaml(config: Any, path: str | Path, *, leave_out: Sequence[str] = ()) -> None:
+    """Write ``config`` so that ``--config PATH`` gives the same values, but for ``leave_out``."""
     values = {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in dataclasses.asdict(config).items()
+        if key not in leave_out
     }
     Path(path).write_text(yaml.safe_dump(values, sort_keys=False))
 
@@ -119,10 +118,7 @@ def save_yaml(config: Any, path: str | Path) -> None:
 def build(cls: type[Config], values: Mapping[str, Any]) -> Config:
     """``cls(**values)``, with a missing value named as its flag."""
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-        required = (
-            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        )
-        if required and field.name not in values:
+        if field.default is dataclasses.MISSING and field.name not in values:
             raise UsageError(f"{_flag(field)} is needed: {field.metadata['help']}")
     return cls(**values)
 
@@ -147,8 +143,8 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hi
         parser.add_argument(_flag(field), choices=typing.get_args(kind), help=text)
     elif count is not None:
         convert: Any = kind
-        names = field.metadata.get("metavar") or field.name.upper()
-        parser.add_argument(_flag(field), type=convert, nargs=count, metavar=names, help=text)
+        name = field.name.upper()
+        parser.add_argument(_flag(field), type=convert, nargs=count, metavar=name, help=text)
     else:
         convert = kind
         parser.add_argument(_flag(field), type=convert, metavar=field.name.upper(), help=text)

@@ -95,6 +95,15 @@ class RunLog:
         self._steps_before = 0
         self.backend = None if folder is None else build_json_backend(folder / "log.jsonl")
 
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        """Leave word in ``status.json`` of a run that ended before its time."""
+        if kind is not None:
+            code = 130 if kind is KeyboardInterrupt else getattr(kind, "exit_code", 1)
+            self.status("failed", error=f"{kind.__name__}: {error}", exit_code=code)
+
     def say(self, text: str) -> None:
         """Print ``text`` for the person who watches."""
         if self.folder is not None:

@@ -46,15 +46,6 @@ class Target:
             crowd=self.crowd.to(device, non_blocking=non_blocking),
         )
 
-    def pin_memory(self) -> "Target":
-        """The same target in page-locked memory (called by the data loader)."""
-        return replace(
-            self,
-            boxes=self.boxes.pin_memory(),
-            labels=self.labels.pin_memory(),
-            crowd=self.crowd.pin_memory(),
-        )
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
@@ -76,12 +67,6 @@ class Batch:
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
         images = self.images.to(device, non_blocking=True, memory_format=memory_format)
         return Batch(images=images, targets=[t.to(device, non_blocking=True) for t in self.targets])
-
-    def pin_memory(self) -> "Batch":
-        """The same batch in page-locked memory (called by the data loader)."""
-        return Batch(
-            images=self.images.pin_memory(), targets=[t.pin_memory() for t in self.targets]
-        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

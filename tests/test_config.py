@@ -33,7 +33,7 @@ def test_lite_models_are_fed_and_built_otherwise(config: ModelConfig) -> None:
     assert config.mean == ((127, 127, 127) if config.lite else (123.675, 116.28, 103.53))
     assert config.std == ((128, 128, 128) if config.lite else (58.395, 57.12, 57.375))
     assert config.num_classes == 90
-    assert config.num_anchors == 9
+    assert config.anchors_per_location == 9
 
 
 def test_fusion_anchor_scale_and_levels_are_those_of_the_released_models() -> None:

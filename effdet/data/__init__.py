@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From annotated images on disk to batches."""
 
-from effdet.data.coco import CocoDataset, DataReport, locate
+from effdet.data.coco import CocoDataset, DataReport, locate, locate_split
 from effdet.data.images import decode_image
 from effdet.data.loader import Loader, build_eval_loader, build_train_loader
 from effdet.data.shapes import ensure_shapes, resolve_data
@@ -19,5 +19,6 @@ __all__ = [
     "ensure_shapes",
     "letterbox",
     "locate",
+    "locate_split",
     "resolve_data",
 ]

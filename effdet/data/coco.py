@@ -25,6 +25,7 @@ from effdet.data.coco_file import (
     some,
 )
 from effdet.data.images import decode_annotated
+from effdet.data.shapes import resolve_data
 from effdet.errors import DataError
 from effdet.structures import ClassMap, Target
 
@@ -107,6 +108,17 @@ def locate(
     if not image_dir.is_dir():
         raise DataError(f"{image_dir}: no such image folder")
     return file, image_dir
+
+
+def locate_split(
+    data: str | Path, split: str, annotations: str | None, images: str | None
+) -> tuple[Path, Path]:
+    """:func:`locate` for a program's ``--data``, which may name the built-in set.
+
+    That set is drawn only where something of it is needed.
+    """
+    explicit = annotations is not None and images is not None
+    return locate(None if explicit else resolve_data(data), split, annotations, images)
 
 
 def _find_annotations(folder: Path, split: str) -> Path:

@@ -98,7 +98,7 @@ class TrainSampler(Sampler[list[Key]]):
         self.num_dropped = size % global_batch
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the permutation and the augmentation of the next pass, from 0."""
+        """Choose the permutation and the augmentation of the next pass."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -2,12 +2,14 @@
 """From detections to COCO's figures."""
 
 from effdet.evaluation.coco import ClassFigures, CocoEvaluator, Metrics, score_files
+from effdet.evaluation.files import GroundTruth
 from effdet.evaluation.loop import evaluate
 from effdet.evaluation.report import check_output, format_metrics, write_metrics, write_results
 
 __all__ = [
     "ClassFigures",
     "CocoEvaluator",
+    "GroundTruth",
     "Metrics",
     "check_output",
     "evaluate",

@@ -70,12 +70,15 @@ class CocoEvaluator:
     """
 
     def __init__(
-        self, ground_truth: Source, class_map: ClassMap, backend: Evaluator = "faster"
+        self,
+        ground_truth: Source | GroundTruth,
+        class_map: ClassMap,
+        backend: Evaluator = "faster",
     ) -> None:
         """Read the ground truth.
 
         Args:
-            ground_truth: COCO annotation file or its content.
+            ground_truth: COCO annotation file, its content, or what was read of it before.
             class_map: classes of the detections' labels.
             backend: the library that computes: ``faster`` (faster-coco-eval) or ``pycocotools``.
 

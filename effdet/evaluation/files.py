@@ -41,13 +41,15 @@ class GroundTruth:
     annotations: list[dict[str, Any]]
 
     @classmethod
-    def load(cls, source: Source) -> "GroundTruth":
-        """Read and check an annotation file, or its content.
+    def load(cls, source: "Source | GroundTruth") -> "GroundTruth":
+        """Read and check an annotation file, or its content; one that is read already stays.
 
         Raises:
             DataError: for a file that cannot be read, or a value that cannot be right: the file,
                 the place in it and the value.
         """
+        if isinstance(source, GroundTruth):
+            return source
         name = "ground truth" if isinstance(source, Mapping) else str(source)
         content = source if isinstance(source, Mapping) else read_json(source)
         for key in ("images", "annotations", "categories"):
@@ -73,7 +75,7 @@ class GroundTruth:
         return {
             "images": [{"id": image_id} for image_id in sorted(self.image_ids)],
             "categories": [{"id": i, "name": name} for i, name in self.categories.items()],
-            "annotations": self.annotations,
+            "annotations": [dict(row) for row in self.annotations],  # COCOeval writes into them
         }
 
 
@@ -197,7 +199,7 @@ def _problem(row: Any, images: Collection[int], categories: Collection[int]) -> 
 def _annotation_problem(row: dict[str, Any]) -> str | None:
     if row.get("iscrowd", 0) not in (0, 1):
         return f"iscrowd must be 0 or 1, got {row['iscrowd']!r}"
-    if not _is_number(row.get("area", 0)):
+    if row.get("area") is not None and not _is_number(row["area"]):
         return f"area must be a finite number, got {row['area']!r}"
     return None
 
@@ -222,6 +224,6 @@ def _annotation(number: int, row: dict[str, Any]) -> dict[str, Any]:
         "category_id": row["category_id"],
         "bbox": box,
         # Converted files often leave it out; for boxes it is their own area.
-        "area": float(row.get("area", box[2] * box[3])),
+        "area": float(box[2] * box[3] if row.get("area") is None else row["area"]),
         "iscrowd": int(row.get("iscrowd", 0)),
     }

@@ -4,11 +4,10 @@
 from effdet.inference.draw import draw
 from effdet.inference.folder import FolderReport, predict_to_folder
 from effdet.inference.load import load
-from effdet.inference.predict import PREDICT, Detector
+from effdet.inference.predict import Detector
 from effdet.inference.sources import expand_sources
 
 __all__ = [
-    "PREDICT",
     "Detector",
     "FolderReport",
     "draw",

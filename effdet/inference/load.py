@@ -20,5 +20,5 @@ def load(weights: str | Path, *, device: str | None = None, use_ema: bool = True
         WeightsError: where the file is missing, damaged or no checkpoint of this toolkit.
     """
     checkpoint = load_checkpoint(weights)
-    model = load_model(checkpoint, weights, use_ema)
+    model = load_model(checkpoint, weights, use_ema=use_ema)
     return Detector(model.to(pick_device(device)), checkpoint.model_config, checkpoint.class_map)

@@ -10,15 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from effdet.anchors import build_anchors
-from effdet.config import ModelConfig, PostprocessConfig
+from effdet.config import FOR_PEOPLE, ModelConfig, PostprocessConfig
 from effdet.data.transforms import letterbox, size_of
 from effdet.errors import UsageError, nearest
 from effdet.inference.sources import Source, read_image
 from effdet.postprocess import Postprocess
 from effdet.structures import ClassMap, Detections, Target
-
-PREDICT = PostprocessConfig(nms="hard", iou_threshold=0.5, score_threshold=0.3, clip_boxes=True)
-"""For looking at, not for figures: few boxes, each surely meant, all inside the image."""
 
 Item = TypeVar("Item")
 
@@ -38,7 +35,7 @@ class Detector:
         model: nn.Module,
         config: ModelConfig,
         class_map: ClassMap,
-        postprocess: PostprocessConfig = PREDICT,
+        postprocess: PostprocessConfig = FOR_PEOPLE,
     ) -> None:
         """Take ``model`` as it is, on its device, and set it to evaluation mode."""
         self.model = model.eval()

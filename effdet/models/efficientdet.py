@@ -44,6 +44,7 @@ class EfficientDet(nn.Module):
         return torch.cat(self.class_head(pyramid), 1), torch.cat(self.box_head(pyramid), 1)
 
 
-def build_model(config: ModelConfig) -> EfficientDet:
-    """A detector with fresh weights, laid out channels-last."""
-    return EfficientDet(config).to(memory_format=torch.channels_last)
+def build_model(config: ModelConfig, *, channels_last: bool = True) -> EfficientDet:
+    """A detector with fresh weights, laid out channels-last unless that is not wanted."""
+    model = EfficientDet(config)
+    return model.to(memory_format=torch.channels_last) if channels_last else model

@@ -33,7 +33,9 @@ class Head(nn.Module):
             for _ in range(config.head_repeats)
         )
         self.act = activation(config.lite)
-        self.predict = SeparableConv2d(config.width, config.num_anchors * outputs, bias=True)
+        self.predict = SeparableConv2d(
+            config.width, config.anchors_per_location * outputs, bias=True
+        )
         for conv in convolutions(self):
             init_variance_scaling(conv)
         assert self.predict.pointwise.bias is not None

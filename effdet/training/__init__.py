@@ -6,10 +6,10 @@ from effdet.training.checkpoint import (
     Checkpointer,
     create_run_folder,
     load_resumed,
-    seed_epoch,
+    resume_path,
 )
 from effdet.training.ema import ModelEma
-from effdet.training.engine import Trainer, train_one_epoch
+from effdet.training.engine import Trainer, seed_epoch, train_one_epoch
 from effdet.training.optimizer import build_optimizer
 from effdet.training.schedule import CosineSchedule, build_schedule
 
@@ -23,6 +23,7 @@ __all__ = [
     "build_schedule",
     "create_run_folder",
     "load_resumed",
+    "resume_path",
     "seed_epoch",
     "train_one_epoch",
 ]

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The checkpoints of a run: ``last.pt`` to continue from, ``best.pt`` to use."""
 
+import contextlib
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from effdet import distributed
 from effdet.config import ModelConfig, TrainConfig
 from effdet.errors import UsageError, WeightsError
 from effdet.structures import ClassMap
@@ -65,12 +64,19 @@ class Checkpointer:
             metrics={"epoch": epoch, **figures},
             training=self._training_state(trainer, epoch),
         )
-        save_checkpoint(checkpoint, self.folder / LAST)
+        # The best first: last.pt names the best AP, and a run killed in between must not lose it.
         if is_best:
             save_checkpoint(dataclasses.replace(checkpoint, training={}), self.folder / BEST)
+        save_checkpoint(checkpoint, self.folder / LAST)
 
-    def restore(self, trainer: Trainer, checkpoint: Checkpoint, source: Path) -> int:
-        """Put the state of ``checkpoint`` into ``trainer`` and return the next epoch, from 1."""
+    def restore(
+        self, trainer: Trainer, checkpoint: Checkpoint, source: Path, steps_per_epoch: int
+    ) -> int:
+        """Put the state of ``checkpoint`` into ``trainer`` and return the next epoch, from 1.
+
+        The schedule goes on where the epoch ended, also with another number of steps an epoch
+        because more or fewer processes share the work.
+        """
         training = checkpoint.training
         if checkpoint.class_map != self.class_map:
             raise WeightsError(
@@ -82,14 +88,15 @@ class Checkpointer:
             load_state(trainer.ema.module, checkpoint.ema, source)
             trainer.ema.updates = training["ema_updates"]
         trainer.optimizer.load_state_dict(training["optimizer"])
-        trainer.scaler.load_state_dict(training["scaler"])
-        trainer.step, self.best = training["step"], training["best"]
+        if training["scaler"] and trainer.scaler.is_enabled():
+            trainer.scaler.load_state_dict(training["scaler"])
+        trainer.step = training["epoch"] * steps_per_epoch
+        self.best = training["best"]
         return int(training["epoch"]) + 1
 
     def _training_state(self, trainer: Trainer, epoch: int) -> dict[str, Any]:
         return {
             "epoch": epoch,
-            "step": trainer.step,
             "best": self.best,
             "optimizer": trainer.optimizer.state_dict(),
             "scaler": trainer.scaler.state_dict(),
@@ -105,39 +112,46 @@ def create_run_folder(output: str | None, name: str) -> Path:
         UsageError: where ``output`` holds something already.
     """
     if output is None:
-        number = 1
-        while (folder := Path("runs") / f"{name}-{number}").exists():
-            number += 1
-    else:
-        folder = Path(output)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError(
-                f"--output {folder} exists and is not empty; name another folder, or continue "
-                f"that run with --resume {folder}"
-            )
+        return _next_free(name)
+    folder = Path(output)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(
+            f"--output {folder} exists and is not empty; name another folder, or continue that run "
+            f"with --resume {folder}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def load_resumed(resume: str) -> tuple[Checkpoint, Path]:
-    """The checkpoint that ``--resume`` means, a file or the last one of a run folder, and its path.
+def _next_free(name: str) -> Path:
+    for number in itertools.count(1):
+        folder = Path("runs") / f"{name}-{number}"
+        # Making it is the test: two runs that start together must not share one.
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+    raise AssertionError("unreachable")
+
+
+def resume_path(resume: str) -> Path:
+    """The file that ``--resume`` means: itself, or the last checkpoint of a run folder."""
+    return Path(resume) / LAST if Path(resume).is_dir() else Path(resume)
+
+
+def load_resumed(resume: str) -> Checkpoint:
+    """The checkpoint that ``--resume`` means.
 
     Raises:
         WeightsError: where there is none, or none to continue from.
     """
-    path = Path(resume) / LAST if Path(resume).is_dir() else Path(resume)
+    path = resume_path(resume)
     checkpoint = load_checkpoint(path)
     if not checkpoint.training:
         raise WeightsError(
             f"--resume {path}: holds weights only; continue from {path.parent / LAST}, or start a "
             f"new run with --weights {path}"
         )
-    return checkpoint, path
-
-
-def seed_epoch(seed: int, epoch: int) -> None:
-    """Seed what is drawn in ``epoch`` (stochastic depth), so that a resumed run repeats it."""
-    torch.manual_seed((seed * 1_000_003 + epoch) * 4_096 + distributed.rank())
+    return checkpoint
 
 
 def _ap(figures: Mapping[str, float | None]) -> float:

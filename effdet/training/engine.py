@@ -125,6 +125,11 @@ class Meter:
         }
 
 
+def seed_epoch(seed: int, epoch: int) -> None:
+    """Seed what is drawn in ``epoch`` (stochastic depth), so that a resumed run repeats it."""
+    torch.manual_seed((seed * 1_000_003 + epoch) * 4_096 + distributed.rank())
+
+
 def train_one_epoch(
     trainer: Trainer,
     loader: Iterable[Batch],

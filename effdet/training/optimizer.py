@@ -24,6 +24,9 @@ def build_optimizer(
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
+    # Fused, found_inf of the loss scaler stays on the GPU: no waiting for it in every step.
+    fused = all(p.is_cuda for p in parameters)
     if kind == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), foreach=True)
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, foreach=True)
+        betas = (momentum, 0.999)
+        return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=fused, foreach=not fused)
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=fused, foreach=not fused)

@@ -164,8 +164,10 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str | Pat
     module.load_state_dict(dict(state))
 
 
-def load_model(checkpoint: Checkpoint, source: str | Path, use_ema: bool = True) -> EfficientDet:
+def load_model(
+    checkpoint: Checkpoint, source: str | Path, *, use_ema: bool = True, channels_last: bool = True
+) -> EfficientDet:
     """The detector of ``checkpoint``, in evaluation mode."""
-    model = build_model(checkpoint.model_config)
+    model = build_model(checkpoint.model_config, channels_last=channels_last)
     load_state(model, checkpoint.best_weights(use_ema), source)
     return model.eval()

@@ -231,7 +231,7 @@ def test_a_location_of_the_head_gives_its_anchors_in_order() -> None:
 
 def num_of(model: EfficientDet) -> int:
     """Locations of all levels."""
-    return num_anchors(model.config) // model.config.num_anchors
+    return num_anchors(model.config) // model.config.anchors_per_location
 
 
 @torch.no_grad()
