@@ -83,9 +83,9 @@ def test_a_model_survives_the_plain_values_of_a_checkpoint() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"epochs": 0}, "epochs must be above 0, got 0"),
-        ({"lr": -0.1}, "lr must be above 0, got -0.1"),
-        ({"lr": float("nan")}, "lr must be above 0, got nan"),
+        ({"epochs": 0}, "epochs must be finite and above 0, got 0"),
+        ({"lr": -0.1}, "lr must be finite and above 0, got -0.1"),
+        ({"lr": float("nan")}, "lr must be finite and above 0, got nan"),
         ({"batch_size": 0}, "batch_size"),
         ({"log_every": 0}, "log_every"),
         ({"warmup_epochs": -1.0}, "warmup_epochs must be at least 0"),
@@ -94,6 +94,9 @@ def test_a_model_survives_the_plain_values_of_a_checkpoint() -> None:
         ({"alpha": 1.5}, r"alpha must be in \[0, 1\]"),
         ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), got 1.0"),
         ({"flip": -0.1}, "flip"),
+        ({"lr": float("inf")}, "lr must be finite and above 0, got inf"),
+        ({"seed": -1}, r"seed must be in \[0, 2\^32\), got -1"),
+        ({"amp_dtype": "bfloat16"}, "--amp-dtype bfloat16 needs --amp"),
         ({"workers": -1}, "workers must be at least 0"),
         ({"jitter_min": 2.0, "jitter_max": 1.0}, "got 2.0 and 1.0"),
         ({"jitter_min": 0.0}, "jitter_min must be above 0"),
@@ -137,6 +140,8 @@ def test_validation_needs_exactly_one_thing_to_score() -> None:
     with pytest.raises(UsageError, match="--predictions needs --annotations"):
         ValidateConfig(predictions="p")
     assert ValidateConfig(predictions="p", annotations="a").weights is None
+    with pytest.raises(UsageError, match="--json writes a model's detections"):
+        ValidateConfig(predictions="p", annotations="a", json="j")
 
 
 def test_validation_defaults_are_those_of_published_figures() -> None:

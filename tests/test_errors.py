@@ -84,12 +84,13 @@ def test_the_nearest_names_are_offered() -> None:
     assert nearest("zzz", ["cat"]) == ""
 
 
-def test_a_reader_that_stops_early_is_no_error() -> None:
+def test_a_reader_that_stops_early_ends_the_program_quietly() -> None:
     code = (
         "from effdet.errors import run\n"
         "run(lambda: [print('line ' * 100, flush=True) for _ in range(10000)], 'prog')"
     )
-    line = f'"{sys.executable}" -c "{code}" | head -n 1'
-    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+    line = f'"{sys.executable}" -c "{code}" | head -n 1; exit "${{PIPESTATUS[0]}}"'
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert done.returncode == 141  # as a shell's own programs
     assert done.stderr == ""
     assert done.stdout.startswith("line line")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from effdet.errors import DataError
 from effdet.metrics import FIGURES, JsonLines, RunLog, append_csv, build_json_backend, duration
 
 STEP = {
@@ -95,6 +96,27 @@ def test_the_status_tells_programs_where_the_run_is(log: RunLog, tmp_path: Path)
         "best_AP": 0.25,
     }  # fmt: skip
     assert not (tmp_path / "status.json.tmp").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(DataError("no images"), 3), (OSError("disk full"), 1), (KeyboardInterrupt("x"), 130)],
+)
+def test_a_run_that_ends_before_its_time_leaves_word(
+    log: RunLog, tmp_path: Path, error: BaseException, code: int
+) -> None:
+    log.begin_epoch(1)
+    with pytest.raises(type(error)), log:
+        raise error
+    found = status(tmp_path)
+    assert (found["state"], found["epoch"], found["exit_code"]) == ("failed", 1, code)
+    assert found["error"] == f"{type(error).__name__}: {error}"
+
+
+def test_a_run_that_ends_in_time_is_not_failed(log: RunLog, tmp_path: Path) -> None:
+    with log:
+        log.finish({})
+    assert status(tmp_path)["state"] == "finished"
 
 
 def test_a_line_on_the_console_tells_loss_rate_and_time_left(

@@ -46,7 +46,7 @@ def test_a_resumed_run_is_bit_equal_to_one_that_was_not_interrupted(
     epoch(whole, 2)
 
     resumed, restorer = make_trainer(seed=7), checkpointer(tmp_path)
-    assert restorer.restore(resumed, *load_resumed(str(tmp_path))) == 2
+    assert restorer.restore(resumed, load_resumed(str(tmp_path)), tmp_path, 2) == 2
     assert restorer.best == 0.5
     assert resumed.step == 2
     epoch(resumed, 2)
@@ -64,13 +64,10 @@ def test_the_best_checkpoint_changes_only_for_a_higher_ap(
     trainer, saver = make_trainer(), checkpointer(tmp_path)
     saver.save(trainer, 1, {})
     assert not (tmp_path / BEST).exists()  # not validated yet
-    figures = [None, 0.2, 0.1, 0.2, 0.3]
-    for number, ap in enumerate(figures, start=2):
+    for number, ap, best in ((2, 0.2, 2), (3, 0.1, 2), (4, 0.2, 2), (5, 0.3, 5), (6, None, 5)):
         saver.save(trainer, number, {"AP": ap})
-    assert load_checkpoint(tmp_path / BEST).metrics == {"epoch": 6, "AP": 0.3}
-    saver.save(trainer, 7, {"AP": 0.25})
-    assert load_checkpoint(tmp_path / BEST).metrics["epoch"] == 6
-    assert load_checkpoint(tmp_path / "last.pt").metrics == {"epoch": 7, "AP": 0.25}
+        assert load_checkpoint(tmp_path / BEST).metrics["epoch"] == best
+        assert load_checkpoint(tmp_path / "last.pt").metrics == {"epoch": number, "AP": ap}
     assert saver.best == 0.3
 
 
@@ -88,8 +85,7 @@ def test_last_can_be_continued_and_best_is_for_use_only(
     make_trainer: MakeTrainer, tmp_path: Path
 ) -> None:
     checkpointer(tmp_path).save(make_trainer(), 1, {"AP": 0.1})
-    checkpoint, path = load_resumed(str(tmp_path / "last.pt"))
-    assert path == tmp_path / "last.pt"
+    checkpoint = load_resumed(str(tmp_path / "last.pt"))
     assert checkpoint.training["epoch"] == 1
     assert checkpoint.training["config"]["image_size"] == (64, 64)
     with pytest.raises(WeightsError, match="holds weights only; continue from") as caught:
@@ -111,7 +107,18 @@ def test_a_run_on_other_classes_is_not_continued(make_trainer: MakeTrainer, tmp_
     checkpointer(tmp_path).save(make_trainer(), 1, {})
     other = checkpointer(tmp_path, ClassMap(("red", "green"), (1, 2)))
     with pytest.raises(WeightsError, match=r"other classes than the data has now.*--weights"):
-        other.restore(make_trainer(), *load_resumed(str(tmp_path)))
+        other.restore(make_trainer(), load_resumed(str(tmp_path)), tmp_path, 2)
+
+
+def test_with_other_steps_an_epoch_the_schedule_goes_on_where_the_epoch_ended(
+    make_trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    saver, first = checkpointer(tmp_path), make_trainer()
+    epoch(first, 1)
+    saver.save(first, 1, {})
+    resumed = make_trainer()
+    assert checkpointer(tmp_path).restore(resumed, load_resumed(str(tmp_path)), tmp_path, 16) == 2
+    assert resumed.step == 16
 
 
 def test_a_folder_without_checkpoint_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import time
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch.testing import assert_close
 
 from effdet import distributed
 from effdet.errors import EffdetError
+from effdet.structures import Batch
 from effdet.training import train_one_epoch
 from effdet.training.engine import Meter
 from tests.training.conftest import MakeTrainer, two_images
@@ -140,6 +142,22 @@ def test_reports_come_in_time_with_the_means_since_the_last(make_trainer: MakeTr
     assert reports[1][1]["loss"] == pytest.approx((losses[2] + losses[3]) / 2)
     assert reports[1][1]["lr"] == trainer.schedule(3)
     assert means["loss"] == pytest.approx(sum(losses) / 5)
+
+
+def test_an_epoch_counts_its_images_and_the_time_without_them(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[tuple[int, float]] = []
+    monkeypatch.setattr(Meter, "add", lambda self, values, *rest: counted.append(rest))
+
+    def slow_loader() -> Iterator[Batch]:
+        yield two_images()
+        time.sleep(0.2)
+        yield two_images()
+
+    train_one_epoch(make_trainer(ema=False), slow_loader(), log_every=9, report=no_report)
+    assert [images for images, _ in counted] == [2] * 4  # for the epoch and for the next report
+    assert counted[0][1] < 0.2 <= counted[2][1]
 
 
 def test_an_epoch_without_batches_says_nothing(make_trainer: MakeTrainer) -> None:

@@ -77,7 +77,7 @@ def test_the_model_of_a_checkpoint_is_ready_to_use(
     path = tmp_path / "model.pt"
     save_checkpoint(make_checkpoint(), path)
     checkpoint = load_checkpoint(path)
-    model = load_model(checkpoint, path, use_ema)
+    model = load_model(checkpoint, path, use_ema=use_ema)
     assert not model.training
     assert same(model.state_dict(), checkpoint.best_weights(use_ema))
     with torch.no_grad():
