@@ -259,9 +259,7 @@ def introduce(
     log.say(f"effdet {__version__}  torch {torch.__version__}  {device} x {world}")
     log.say(f"train    {train_set.report}")
     if train_loader.num_dropped:
-        log.say(
-            f"         {train_loader.num_dropped} images do not fill a batch, others each epoch"
-        )
+        log.say(f"         {train_loader.num_dropped} images left over, others each epoch")
     log.say(f"val      {val_set.report}")
     log.say(
         f"model    {config.model}  {trainable_parameters(model):,} parameters  input {size}  "

@@ -98,9 +98,7 @@ def validate(config: ValidateConfig, device: torch.device) -> Metrics:
         progress=True,
     )
     if evaluator.num_left_out and distributed.is_main():
-        print(
-            f"{evaluator.num_left_out} detections of classes that the data does not have left out"
-        )
+        print(f"{evaluator.num_left_out} detections left out: the data has no such class")
     if config.json is not None and distributed.is_main():
         write_results(evaluator.results(), config.json)
     return metrics

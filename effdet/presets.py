@@ -18,7 +18,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "data": "shapes",
         "model": "efficientdet_lite0",
         "image_size": (128,),
-        "epochs": 20,
+        "epochs": 15,
         "batch_size": 8,
         "optimizer": "adamw",
         "lr": 0.016,

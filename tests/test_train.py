@@ -182,3 +182,13 @@ def test_a_truncated_image_is_named(data: Path, tmp_path: Path) -> None:
     assert done.returncode == 3
     assert "2.png" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_resumed_run_keeps_its_options(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "--resume", str(finished_run), "--lr", "0.5"])
+    with pytest.raises(SystemExit) as stop:
+        run(train.main, "train.py")
+    assert stop.value.code == 2
+    assert "--lr cannot change when a run goes on" in capsys.readouterr().err
