@@ -66,8 +66,13 @@ def info(argv: list[str]) -> None:
     if config.build:
         print(_format_build(build_info(), config.json))
         return
-    models = [describe(model) for model in MODELS.values()]
-    print(json.dumps(models, indent=1) if config.json else _format_models(models))
+    if config.json:
+        print(json.dumps([describe(model) for model in MODELS.values()], indent=1))
+        return
+    print(_HEADER)
+    for model in MODELS.values():
+        print(_format_model(describe(model)), flush=True)  # each takes a moment
+    print("\nParameters for 90 classes; multiply-adds of convolutions.")
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {"predict": predict, "info": info}
@@ -89,18 +94,18 @@ def describe(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _format_models(models: list[dict[str, Any]]) -> str:
-    lines = [
-        f"{'name':<20} {'backbone':<19} {'image size':>11} {'parameters':>12} "
-        f"{'multiply-adds':>15} {'anchors':>9}"
-    ]
-    for model in models:
-        size = " x ".join(map(str, model["image_size"]))
-        lines.append(
-            f"{model['name']:<20} {model['backbone']:<19} {size:>11} {model['parameters']:>12,} "
-            f"{model['multiply_adds'] / 1e9:>13.3f} G {model['anchors']:>9,}"
-        )
-    return "\n".join([*lines, "", "Parameters for 90 classes; multiply-adds of convolutions."])
+_HEADER = (
+    f"{'name':<20} {'backbone':<19} {'image size':>11} {'parameters':>12} {'multiply-adds':>15} "
+    f"{'anchors':>9}"
+)
+
+
+def _format_model(model: dict[str, Any]) -> str:
+    size = " x ".join(map(str, model["image_size"]))
+    return (
+        f"{model['name']:<20} {model['backbone']:<19} {size:>11} {model['parameters']:>12,} "
+        f"{model['multiply_adds'] / 1e9:>13.3f} G {model['anchors']:>9,}"
+    )
 
 
 def _format_build(build: dict[str, Any], as_json: bool) -> str:

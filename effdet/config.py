@@ -306,7 +306,13 @@ class TrainConfig(PostprocessConfig):
             )
         if self.weights and self.backbone_weights:
             raise UsageError("give --weights or --backbone-weights, not both")
-        self.model_config(num_classes=1)  # an unknown model or size is better told at once
+        model = self.model_config(num_classes=1)  # an unknown model is better told at once
+        coarsest = max(-(-side // 2**model.max_level) for side in model.image_size)
+        if self.batch_size == 1 and coarsest == 1 and not self.freeze_bn:
+            raise UsageError(
+                "batch norm cannot train on one image whose coarsest level is one cell; give "
+                f"--batch-size 2, --freeze-bn or more than {2**model.max_level} pixels a side"
+            )
 
     def model_config(self, num_classes: int) -> ModelConfig:
         """The configuration of the model to train."""

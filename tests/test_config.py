@@ -174,3 +174,10 @@ def test_every_setting_has_one_line_of_help(cls: Any) -> None:
         text = field.metadata["help"]
         assert text
         assert "\n" not in text
+
+
+def test_a_single_image_is_refused_where_batch_norm_would_see_one_value() -> None:
+    with pytest.raises(UsageError, match="--batch-size 2"):
+        TrainConfig(batch_size=1, image_size=(128,))
+    TrainConfig(batch_size=1, image_size=(129,))
+    TrainConfig(batch_size=1, image_size=(128,), freeze_bn=True)
