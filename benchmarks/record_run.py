@@ -42,7 +42,7 @@ def main() -> None:
     if options:
         words = [sys.executable, "train.py", *options, "--output", str(folder)]
         result["memory_mb"] = run_sampled(words)
-    result["training_seconds"] = round(training_seconds(folder))
+    result["training_seconds"] = round(float(read_log(folder)[-1]["elapsedtime"]))
     config = flags.load_yaml(TrainConfig, folder / "config.yaml")
     result["validation"] = validate(folder, config["data"])
     epochs = read_epochs(folder)
@@ -91,10 +91,10 @@ def tree_memory(pid: int) -> int:
     return total + sum(tree_memory(int(child)) for child in children)
 
 
-def training_seconds(folder: Path) -> float:
-    """Time from the first line of the run's log to the last."""
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The records of the run's log."""
     lines = (folder / "log.jsonl").read_text().splitlines()
-    return float(json.loads(lines[-1].removeprefix("DLLL "))["elapsedtime"])
+    return [json.loads(line.removeprefix("DLLL ")) for line in lines]
 
 
 def validate(folder: Path, data: str) -> dict[str, Any]:
@@ -112,10 +112,19 @@ def validate(folder: Path, data: str) -> dict[str, Any]:
 
 
 def read_epochs(folder: Path) -> list[dict[str, float | None]]:
-    """The rows of ``metrics.csv``."""
+    """The rows of ``metrics.csv``, with the seconds since the start at which each was done."""
+    seconds = {
+        record["step"][0]: float(record["elapsedtime"])
+        for record in read_log(folder)
+        if isinstance(record["step"], list) and len(record["step"]) == 1
+    }
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    return [{key: float(v) if v else None for key, v in row.items()} for row in rows]
+    epochs: list[dict[str, float | None]] = []
+    for row in rows:
+        figures = {key: round(float(value), 6) if value else None for key, value in row.items()}
+        epochs.append({**figures, "seconds": round(seconds[int(row["epoch"])])})
+    return epochs
 
 
 def draw_curve(epochs: list[dict[str, float | None]]) -> Image.Image:
