@@ -5,11 +5,12 @@
     python benchmarks/record_run.py NAME RUN_FOLDER            # a run that has finished already
 
 Writes benchmarks/results/NAME.json and the curve as NAME.png. Memory is that of the training
-process and its workers together, sampled every second; times are by the clock.
+process and its workers together; times are by the clock.
 """
 
 import csv
 import datetime
+import itertools
 import json
 import os
 import platform
@@ -28,7 +29,6 @@ from effdet.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-PAGE = 4096  # bytes of a memory page
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
     }
     if options:
         words = [sys.executable, "train.py", *options, "--output", str(folder)]
-        result["memory_mb"] = run_sampled(words)
+        result["memory_mb_by_tenths_of_the_run"] = run_sampled(words)
     result["training_seconds"] = round(float(read_log(folder)[-1]["elapsedtime"]))
     config = flags.load_yaml(TrainConfig, folder / "config.yaml")
     result["validation"] = validate(folder, config["data"])
@@ -66,8 +66,8 @@ def command_of(folder: Path, options: list[str]) -> str:
     return shlex.join(words)
 
 
-def run_sampled(words: list[str]) -> dict[str, float]:
-    """Run a command; memory of its process tree in MB: after a quarter, at the end, the most."""
+def run_sampled(words: list[str]) -> list[int]:
+    """Run a command; memory of its process tree in MB, a mean for each tenth of its time."""
     process = subprocess.Popen(words, cwd=ROOT)
     samples = []
     while process.poll() is None:
@@ -75,18 +75,19 @@ def run_sampled(words: list[str]) -> dict[str, float]:
         time.sleep(1)
     if process.returncode != 0:
         raise SystemExit(process.returncode)
-    samples = samples[:-1]  # while it ends, there is less and less
-    quarter = samples[len(samples) // 4]
-    return {"quarter": round(quarter), "end": round(samples[-2]), "most": round(max(samples))}
+    ends = [len(samples) * tenth // 10 for tenth in range(11)]
+    parts = [samples[a : max(b, a + 1)] for a, b in itertools.pairwise(ends)]
+    return [round(sum(part) / len(part)) for part in parts]
 
 
 def tree_memory(pid: int) -> int:
-    """Resident bytes of a process and all below it (shared pages count once for each)."""
+    """Bytes of a process and all below it; a page that several share counts once."""
     total = 0
     try:
-        total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        total += int(rollup.split("\nPss:")[1].split()[0]) * 1024
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except (FileNotFoundError, ProcessLookupError):
+    except (OSError, IndexError):  # it has just ended
         return total
     return total + sum(tree_memory(int(child)) for child in children)
 
