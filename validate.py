@@ -41,9 +41,11 @@ def main() -> None:
         program="validate.py",
         description="COCO figures of a model on a data set, or of a results file.",
     )
-    for path in (config.json, config.metrics):
-        if path is not None:
-            check_output(path)
+    inputs = (config.weights, config.predictions, config.annotations)
+    if config.json is not None:
+        check_output(config.json, inputs)
+    if config.metrics is not None:
+        check_output(config.metrics, (*inputs, config.json))
     if config.predictions is not None:
         assert config.annotations is not None
         metrics = score_files(config.annotations, config.predictions, config.evaluator)

@@ -6,6 +6,7 @@ released models come from google/automl's ``hparams_config.py``.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -205,6 +206,14 @@ def model_config(name: str, **changes: Any) -> ModelConfig:
     return dataclasses.replace(MODELS[name], **changes)
 
 
+def _require(
+    settings: Any, names: Iterable[str], holds: Callable[[float], bool], text: str
+) -> None:
+    for name in names:
+        if not holds(getattr(settings, name)):
+            raise UsageError(f"{name} must be {text}, got {getattr(settings, name)}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class PostprocessConfig:
     """From network outputs to detections; the defaults are those of published COCO figures."""
@@ -221,8 +230,7 @@ class PostprocessConfig:
         for name in ("iou_threshold", "score_threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} must be in [0, 1], got {getattr(self, name)}")
-        if self.sigma <= 0:
-            raise UsageError(f"sigma must be above 0, got {self.sigma}")
+        _require(self, ("sigma",), lambda v: 0 < v < math.inf, "finite and above 0")
         for name in ("max_candidates", "max_detections"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -256,7 +264,7 @@ class TrainConfig(PostprocessConfig):
     weights: str | None = option(None, help="checkpoint of this toolkit to fine-tune from")
     backbone_weights: str | None = option(None, help="ImageNet classifier to take the backbone of")
     output: str | None = option(None, help="run folder to create (default: runs/MODEL-N)")
-    resume: str | None = option(None, help="checkpoint or run folder to continue")
+    resume: str | None = option(None, help="checkpoint or run folder to continue", in_file=False)
     epochs: int = option(300, help="passes over the training set")
     batch_size: int = option(8, help="images a process and step")
     lr: float = option(0.08, help="learning rate at a global batch of 64, scaled with the batch")
@@ -289,9 +297,9 @@ class TrainConfig(PostprocessConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive = ("epochs", "batch_size", "lr", "clip_norm", "eval_every", "log_every")
-        _require(self, positive, lambda v: 0 < v < float("inf"), "finite and above 0")
+        _require(self, positive, lambda v: 0 < v < math.inf, "finite and above 0")
         at_least_0 = ("warmup_lr", "warmup_epochs", "weight_decay", "gamma", "box_loss_weight")
-        _require(self, at_least_0, lambda v: v >= 0, "at least 0")
+        _require(self, at_least_0, lambda v: 0 <= v < math.inf, "finite and at least 0")
         below_1 = ("momentum", "ema_decay", "label_smoothing")
         _require(self, below_1, lambda v: 0 <= v < 1, "in [0, 1)")
         _require(self, ("alpha", "flip"), lambda v: 0 <= v <= 1, "in [0, 1]")
@@ -299,7 +307,7 @@ class TrainConfig(PostprocessConfig):
             _require(self, ("workers",), lambda v: v >= 0, "at least 0")
         _require(self, ("seed",), lambda v: 0 <= v < 2**32, "in [0, 2^32)")
         _require_amp(self.amp, self.amp_dtype)
-        if not 0 < self.jitter_min <= self.jitter_max:
+        if not 0 < self.jitter_min <= self.jitter_max < math.inf:
             raise UsageError(
                 "jitter_min must be above 0 and at most jitter_max, got "
                 f"{self.jitter_min} and {self.jitter_max}"
@@ -400,11 +408,3 @@ def size_pair(values: tuple[int, ...]) -> tuple[int, int]:
 def _require_amp(amp: bool, dtype: AmpDtype | None) -> None:
     if dtype is not None and not amp:
         raise UsageError(f"--amp-dtype {dtype} needs --amp")
-
-
-def _require(
-    settings: Any, names: Iterable[str], holds: Callable[[float], bool], text: str
-) -> None:
-    for name in names:
-        if not holds(getattr(settings, name)):
-            raise UsageError(f"{name} must be {text}, got {getattr(settings, name)}")

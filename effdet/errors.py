@@ -40,7 +40,7 @@ class ExportError(EffdetError, RuntimeError):
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """The end of an error message: the known names most like ``name``, if any is near."""
-    matches = difflib.get_close_matches(name, list(known), n=count, cutoff=0.6)
+    matches = difflib.get_close_matches(name, list(known), n=count, cutoff=0.55)
     return f"; did you mean {' or '.join(matches)}?" if matches else ""
 
 

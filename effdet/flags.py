@@ -21,9 +21,22 @@ from effdet.errors import UsageError, nearest
 Config = TypeVar("Config")
 
 
-def option(default: Any = dataclasses.MISSING, *, help: str, positional: bool = False) -> Any:
-    """A dataclass field that is also a flag; ``help`` is one line and names the unit."""
-    metadata = {"help": help, "positional": positional}
+def option(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,
+    positional: bool = False,
+    in_file: bool = True,
+) -> Any:
+    """A dataclass field that is also a flag.
+
+    Args:
+        default: its value where none is given; without one it must be.
+        help: one line that names the unit.
+        positional: whether it takes words without a flag.
+        in_file: whether a ``--config`` file may set it.
+    """
+    metadata = {"help": help, "positional": positional, "in_file": in_file}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -94,14 +107,18 @@ def load_yaml(cls: type[Any], path: str | Path) -> dict[str, Any]:
         values = yaml.safe_load(Path(path).read_text())
     except FileNotFoundError as error:
         raise UsageError(f"{path}: no such configuration file") from error
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not a YAML file: {error}") from error
     if not isinstance(values, dict):
         raise UsageError(f"{path}: expected 'option: value' lines, found {type(values).__name__}")
-    known = [field.name for field in dataclasses.fields(cls)]
+    fields = {field.name: field for field in dataclasses.fields(cls)}
     for key in values:
-        if key not in known:
-            raise UsageError(f"{path}: unknown option {key!r}{nearest(str(key), known)}")
+        if key not in fields:
+            raise UsageError(f"{path}: unknown option {key!r}{nearest(str(key), fields)}")
+        if not fields[key].metadata["in_file"]:
+            raise UsageError(f"{path}: give {_flag(fields[key])} on the command line, not here")
     return {key: _checked(cls, key, value, path) for key, value in values.items()}
 
 
@@ -181,7 +198,8 @@ def _scalar(kind: Any, key: str, value: Any, path: str | Path) -> Any:
             raise UsageError(f"{path}: {key} must be one of {choices}, found {value!r}")
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        with contextlib.suppress(OverflowError):
+            return float(value)
     if kind is float and isinstance(value, str):
         # YAML 1.1 reads 4e-5, without a dot, as a word.
         with contextlib.suppress(ValueError):

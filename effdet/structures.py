@@ -178,11 +178,12 @@ class ClassMap:
 
     def indices(self, names: Sequence[str]) -> list[int]:
         """Indices of the classes called ``names``; unknown ones raise ``ValueError``."""
-        known = {name: index for index, name in enumerate(self.names) if name is not None}
+        known = [name for name in self.names if name is not None]
         for name in names:
             if name not in known:
                 raise UsageError(f"unknown class {name!r}{nearest(name, known)}")
-        return [known[name] for name in names]
+        # A data set may use a name twice; both are meant then.
+        return [index for wanted in names for index, n in enumerate(self.names) if n == wanted]
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Plain values for checkpoints and prediction files."""

@@ -88,7 +88,7 @@ def test_a_model_survives_the_plain_values_of_a_checkpoint() -> None:
         ({"lr": float("nan")}, "lr must be finite and above 0, got nan"),
         ({"batch_size": 0}, "batch_size"),
         ({"log_every": 0}, "log_every"),
-        ({"warmup_epochs": -1.0}, "warmup_epochs must be at least 0"),
+        ({"warmup_epochs": -1.0}, "warmup_epochs must be finite and at least 0"),
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
         ({"ema_decay": 1.0}, r"ema_decay must be in \[0, 1\)"),
         ({"alpha": 1.5}, r"alpha must be in \[0, 1\]"),
@@ -106,7 +106,7 @@ def test_a_model_survives_the_plain_values_of_a_checkpoint() -> None:
         ({"image_size": (128, 128, 3)}, "one or two numbers, got 3"),
         ({"iou_threshold": 1.1}, r"iou_threshold must be in \[0, 1\], got 1.1"),
         ({"score_threshold": -0.1}, "score_threshold"),
-        ({"sigma": 0.0}, "sigma must be above 0"),
+        ({"sigma": 0.0}, "sigma must be finite and above 0"),
         ({"max_detections": 0}, "max_detections must be at least 1"),
     ],
 )

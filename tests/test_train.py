@@ -127,7 +127,6 @@ def test_the_saved_config_repeats_the_run(finished_run: Path, data: Path, tmp_pa
         (["--batch-size", "64"], 2, "training set has only 4"),
         (["--data", "nowhere"], 3, "nowhere"),
         (["--weights", "nowhere.pt"], 4, "nowhere.pt: no such weights file"),
-        (["--resume", "nowhere"], 4, "nowhere"),
         (["--amp", "--amp-dtype", "float16"], 2, "needs a GPU"),
         (["--jitter-min", "3"], 2, "jitter_min"),
         (["--config", "nowhere.yaml"], 2, "nowhere.yaml: no such configuration file"),
@@ -182,6 +181,16 @@ def test_a_truncated_image_is_named(data: Path, tmp_path: Path) -> None:
     assert done.returncode == 3
     assert "2.png" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_resuming_from_nowhere_names_the_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "--resume", "nowhere"])
+    with pytest.raises(SystemExit) as stop:
+        run(train.main, "train.py")
+    assert stop.value.code == 4
+    assert "nowhere: no such weights file" in capsys.readouterr().err
 
 
 def test_a_resumed_run_keeps_its_options(

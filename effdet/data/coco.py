@@ -5,6 +5,7 @@ COCO's category ids and ``[x, y, width, height]`` boxes end here; behind this fi
 indices and xyxy boxes.
 """
 
+import glob
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,7 +123,9 @@ def locate_split(
 
 
 def _find_annotations(folder: Path, split: str) -> Path:
-    wanted = folder / "annotations" / f"instances_{split}*.json"
+    if not split:
+        raise DataError("the split's name is empty; give one such as train or val")
+    wanted = folder / "annotations" / f"instances_{glob.escape(split)}*.json"
     exact = folder / "annotations" / f"instances_{split}.json"
     found = sorted(wanted.parent.glob(wanted.name))
     if exact in found:

@@ -59,6 +59,10 @@ def read_classes(file: Path, rows: Rows) -> ClassMap:
     return ClassMap.from_categories(rows)
 
 
+HUGE = 10**9
+"""Pixels; no image is that large."""
+
+
 def read_images(
     file: Path, rows: Rows
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bytes_]]:
@@ -72,7 +76,15 @@ def read_images(
     if places:
         refuse(file, "width and height must be at least 1 pixel", places)
     names = _strings(file, "images", rows, "file_name")
+    odd = [i for i, name in enumerate(names) if "\0" in name or _has_surrogate(name)]
+    if odd:
+        _refuse_values(file, "file_name must be a valid name", "images", "file_name", names, odd)
     return ids, sizes, np.array([name.encode() for name in names], dtype=np.bytes_)
+
+
+def _has_surrogate(name: str) -> bool:
+    """Whether ``name`` holds half of a surrogate pair, which cannot be encoded."""
+    return any(0xD800 <= ord(letter) <= 0xDFFF for letter in name)
 
 
 def read_crowd(file: Path, rows: Rows) -> NDArray[np.bool_]:
@@ -96,11 +108,15 @@ def read_boxes(file: Path, rows: Rows) -> NDArray[np.float64]:
     if bad:
         what = "bbox must be a list of 4 numbers: x, y, width, height"
         _refuse_values(file, what, "annotations", "bbox", values, bad)
-    boxes = boxes.astype(np.float64)
-    bad = np.flatnonzero(~np.isfinite(boxes).all(axis=1)).tolist()
+    # An integer may be too large even for a float, and sums of huge sides would overflow.
+    if boxes.dtype.kind == "O":
+        bad = [i for i, value in enumerate(values) if not all(abs(v) < HUGE for v in value)]
+    else:
+        bad = np.flatnonzero(~(np.abs(boxes) < HUGE).all(axis=1)).tolist()
     if bad:
-        _refuse_values(file, "bbox must be finite", "annotations", "bbox", values, bad)
-    return boxes
+        what = f"bbox must be finite and below {HUGE:,} pixels"
+        _refuse_values(file, what, "annotations", "bbox", values, bad)
+    return boxes.astype(np.float64)
 
 
 def _is_box(value: Any) -> bool:

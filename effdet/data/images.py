@@ -71,6 +71,8 @@ def decode_annotated(path: str | Path, size: tuple[int, int]) -> Tensor:
 
 def _open(path: str | Path) -> tuple[Image.Image, int]:
     """The stored pixels as an 8-bit RGB image, and the EXIF orientation still to be applied."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise DataError(f"{path}: not a regular file")  # reading a pipe would wait for ever
     try:
         with Image.open(path) as image:
             image.load()

@@ -170,8 +170,10 @@ def _unique_ids(name: str, section: str, rows: list[Any]) -> dict[int, None]:
     ids: dict[int, None] = {}
     for index, row in enumerate(rows):
         value = row.get("id") if isinstance(row, dict) else None
-        if type(value) is not int:
-            raise DataError(f"{name}: {section}[{index}]: id must be an integer, got {value!r}")
+        if type(value) is not int or abs(value) >= 2**63:
+            raise DataError(
+                f"{name}: {section}[{index}]: id must be an integer of 64 bits, got {value!r}"
+            )
         if value in ids:
             raise DataError(f"{name}: {section}[{index}]: id {value} is there twice")
         ids[value] = None
@@ -213,7 +215,12 @@ def _result_problem(row: dict[str, Any]) -> str | None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, float | int) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond the range of a float
+        return False
 
 
 def _annotation(number: int, row: dict[str, Any]) -> dict[str, Any]:

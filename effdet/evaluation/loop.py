@@ -40,7 +40,9 @@ def evaluate(
         progress: show a bar on stderr, on the main process.
     """
     model.eval()
-    for batch in tqdm(batches, "detecting", disable=not (progress and distributed.is_main())):
+    for batch in tqdm(
+        batches, "detecting", disable=None if progress and distributed.is_main() else True
+    ):
         batch = batch.to(device, channels_last)
         with autocast(device, dtype):
             cls_logits, box_deltas = model(batch.images)

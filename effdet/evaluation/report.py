@@ -4,7 +4,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -97,13 +97,21 @@ def write_results(results: Results, path: str | Path) -> None:
     _write(path, write)
 
 
-def check_output(path: str | Path) -> None:
+def check_output(path: str | Path, others: Iterable[str | Path | None] = ()) -> None:
     """Refuse a file that could not be written, before hours of work go into its content.
 
+    Args:
+        path: what is to be written.
+        others: files that must not be written over; None is passed over.
+
     Raises:
-        UsageError: where ``path`` is a folder, or in a folder that does not exist or is locked.
+        UsageError: where ``path`` is a folder, in a folder that does not exist or is locked, or
+            one of the others.
     """
     path = Path(path)
+    for other in others:
+        if other is not None and path.resolve() == Path(other).resolve():
+            raise UsageError(f"{path}: is read or written already; name another file")
     if path.is_dir():
         raise UsageError(f"{path}: is a folder, a file name is needed")
     if not path.parent.is_dir():

@@ -11,7 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from effdet.data.transforms import size_of
-from effdet.errors import DataError, UsageError
+from effdet.errors import DataError
+from effdet.files import new_folder
 from effdet.inference.draw import draw
 from effdet.inference.predict import Detector, batches
 from effdet.inference.sources import read_image
@@ -82,7 +83,7 @@ def predict_to_folder(
     """
     process = detector.build_postprocess(classes, **settings)
     parts = batches(sources, batch_size)
-    output = _new_folder(output)
+    output = new_folder(output, "name a new one")
     report = FolderReport(predictions=output / "predictions.json")
     pictures = {path: output / name for path, name in zip(sources, picture_names(sources))}
     rows = []
@@ -159,11 +160,3 @@ def _decode(paths: Sequence[Path], failed: dict[Path, str]) -> dict[Path, Tensor
         except DataError as error:
             failed[path] = str(error)
     return images
-
-
-def _new_folder(output: str | Path) -> Path:
-    folder = Path(output)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder}: already there and not an empty folder; name a new one")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from effdet.config import ModelConfig, TrainConfig
-from effdet.errors import UsageError, WeightsError
+from effdet.errors import WeightsError
+from effdet.files import new_folder
 from effdet.structures import ClassMap
 from effdet.training.engine import Trainer
 from effdet.weights import Checkpoint, load_checkpoint, load_state, save_checkpoint
@@ -86,13 +87,17 @@ class Checkpointer:
         load_state(trainer.bare_model, checkpoint.model, source)
         if trainer.ema is not None and checkpoint.ema is not None:
             load_state(trainer.ema.module, checkpoint.ema, source)
-            trainer.ema.updates = training["ema_updates"]
-        trainer.optimizer.load_state_dict(training["optimizer"])
-        if training["scaler"] and trainer.scaler.is_enabled():
-            trainer.scaler.load_state_dict(training["scaler"])
-        trainer.step = training["epoch"] * steps_per_epoch
-        self.best = training["best"]
-        return int(training["epoch"]) + 1
+        try:
+            if trainer.ema is not None:
+                trainer.ema.updates = training["ema_updates"]
+            trainer.optimizer.load_state_dict(training["optimizer"])
+            if training["scaler"] and trainer.scaler.is_enabled():
+                trainer.scaler.load_state_dict(training["scaler"])
+            trainer.step = training["epoch"] * steps_per_epoch
+            self.best = float(training["best"])
+            return int(training["epoch"]) + 1
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise WeightsError(f"{source}: damaged training state ({error!r})") from error
 
     def _training_state(self, trainer: Trainer, epoch: int) -> dict[str, Any]:
         return {
@@ -113,14 +118,9 @@ def create_run_folder(output: str | None, name: str) -> Path:
     """
     if output is None:
         return _next_free(name)
-    folder = Path(output)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(
-            f"--output {folder} exists and is not empty; name another folder, or continue that run "
-            f"with --resume {folder}"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    resumable = (Path(output) / LAST).is_file()
+    advice = f"continue that run with --resume {output}" if resumable else "nothing was saved there"
+    return new_folder(output, f"name another folder ({advice})")
 
 
 def _next_free(name: str) -> Path:
@@ -151,6 +151,8 @@ def load_resumed(resume: str) -> Checkpoint:
             f"--resume {path}: holds weights only; continue from {path.parent / LAST}, or start a "
             f"new run with --weights {path}"
         )
+    if not isinstance(checkpoint.training.get("config"), dict):
+        raise WeightsError(f"--resume {path}: damaged training state (no settings of the run)")
     return checkpoint
 
 

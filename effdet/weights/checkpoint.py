@@ -150,6 +150,13 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str | Pat
     Raises:
         WeightsError: naming the first tensors that do not.
     """
+    damaged = [
+        name
+        for name, value in state.items()
+        if not isinstance(value, Tensor) or value.is_complex() or not value.isfinite().all()
+    ]
+    if damaged:
+        raise WeightsError(f"{source}: {damaged[0]} is not a tensor of finite numbers")
     wanted = module.state_dict()
     faults = [f"{name} is missing" for name in wanted if name not in state]
     faults += [f"{name} is unknown" for name in state if name not in wanted]
@@ -168,6 +175,9 @@ def load_model(
     checkpoint: Checkpoint, source: str | Path, *, use_ema: bool = True, channels_last: bool = True
 ) -> EfficientDet:
     """The detector of ``checkpoint``, in evaluation mode."""
-    model = build_model(checkpoint.model_config, channels_last=channels_last)
+    try:
+        model = build_model(checkpoint.model_config, channels_last=channels_last)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{source}: model_config with a wrong value ({error})") from error
     load_state(model, checkpoint.best_weights(use_ema), source)
     return model.eval()

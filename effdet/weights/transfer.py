@@ -21,7 +21,7 @@ def load_backbone(model: EfficientDet, path: str | Path) -> str:
     if not isinstance(tensors, dict) or lukemelas.MARK not in tensors:
         raise WeightsError(
             f"{path}: not a classifier this toolkit knows; expected an efficientnet-pytorch or "
-            "efficientnet-lite-pytorch file"
+            "efficientnet-lite-pytorch file (a checkpoint of this toolkit goes to --weights)"
         )
     ours = {f"backbone.{name}": tensor for name, tensor in model.backbone.state_dict().items()}
     foreign = lukemelas.unused_in_backbone(ours, tensors)

@@ -75,9 +75,9 @@ def test_class_filter_and_settings_reach_the_detector(
 def test_a_folder_that_holds_something_is_never_written_to(
     detector: Detector, photos: list[Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="one: already there and not an empty folder"):
+    with pytest.raises(UsageError, match="one exists and is not empty; name a new one"):
         predict_to_folder(detector, photos, tmp_path / "one")
-    with pytest.raises(UsageError, match=r"a\.png: already there"):
+    with pytest.raises(UsageError, match=r"a\.png exists and is not a folder"):
         predict_to_folder(detector, photos, photos[0])
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["a.png"]
     (tmp_path / "empty").mkdir()
