@@ -34,6 +34,7 @@ demo: $(READY)
 	echo "Next, with your own images and data:"; \
 	echo "  . $(BIN)/activate"; \
 	echo "  effdet predict --weights $$run/best.pt --output out YOUR_IMAGE.jpg"; \
+	echo "  python train.py --preset finetune --data YOUR_COCO_FOLDER --output runs/first   # or on GPUs:"; \
 	echo "  torchrun train.py --amp --data YOUR_COCO_FOLDER --output runs/first"; \
 	echo "  python validate.py --data YOUR_COCO_FOLDER --weights runs/first/best.pt"
 

@@ -239,7 +239,7 @@ def open_folder(config: TrainConfig) -> Path | None:
     if config.resume is not None:
         return resume_path(config.resume).parent
     folder = create_run_folder(config.output, config.model)
-    flags.save_yaml(config, folder / "config.yaml", leave_out=("output", "resume"))
+    flags.save_yaml(config, folder / "config.yaml", leave_out=("output",))
     return folder
 
 

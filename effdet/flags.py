@@ -125,10 +125,11 @@ def load_yaml(cls: type[Any], path: str | Path) -> dict[str, Any]:
 def save_yaml(config: Any, path: str | Path, *, leave_out: Sequence[str] = ()) -> None:
     """Write ``config`` so that ``--config PATH`` gives the same values, but for ``leave_out``."""
     values = {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in dataclasses.asdict(config).items()
-        if key not in leave_out
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if field.name not in leave_out and field.metadata["in_file"]
     }
+    values = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
     Path(path).write_text(yaml.safe_dump(values, sort_keys=False))
 
 

@@ -10,7 +10,7 @@
     205 images, two CPU cores, with ``--epochs 24 --batch-size 4 --lr 0.016 --warmup-lr 0.0016``:
     32 minutes, AP50 0.84 (benchmarks/results/bccd_lite0.json).
 
-``paper``: google/automl's recipe for COCO, eight processes of 16 images; not measured yet. Batch norm
+``paper``: google/automl's recipe for COCO, eight processes of 16 images; not measured. Batch norm
     is over each process's images, where the reference's is over all of a group.
     ``torchrun --nproc-per-node 8 train.py --preset paper --amp --data COCO --output runs/d0``
 """

@@ -11,7 +11,9 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 
 
-def program(*words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+def program(
+    *words: str | Path, check: bool = True, minutes: float = 10
+) -> subprocess.CompletedProcess[str]:
     """``python WORDS`` from the root of the repository; its output is captured."""
     done = subprocess.run(
         [sys.executable, *map(str, words)],
@@ -19,7 +21,7 @@ def program(*words: str | Path, check: bool = True) -> subprocess.CompletedProce
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=60 * minutes,
     )
     assert not check or done.returncode == 0, done.stderr
     return done

@@ -12,7 +12,7 @@ import torch
 
 import train
 from effdet.errors import run
-from tests.runs import program, tiny_coco
+from tests.runs import program, tiny_coco, torchrun
 
 SMALL = ("--model", "efficientdet_lite0", "--image-size", "64", "--workers", "0")
 QUICK = (*SMALL, "--batch-size", "2", "--epochs", "2", "--warmup-epochs", "0.5", "--lr", "0.02")
@@ -201,3 +201,15 @@ def test_a_resumed_run_keeps_its_options(
         run(train.main, "train.py")
     assert stop.value.code == 2
     assert "--lr cannot change when a run goes on" in capsys.readouterr().err
+
+
+@pytest.mark.gpu
+def test_float16_with_a_scaler_trains_resumes_and_validates_on_a_gpu(
+    data: Path, tmp_path: Path
+) -> None:
+    folder, device = tmp_path / "gpu", ("--device", "cuda")
+    torchrun(1, "train.py", "--data", data, *QUICK, "--amp", *device, "--output", folder)
+    torchrun(1, "train.py", "--resume", folder, "--epochs", "3")
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    program("validate.py", "--data", data, "--weights", folder / "last.pt", "--amp", *device)

@@ -36,6 +36,10 @@ def draw(
         DataError: for an image that cannot be decoded.
         UsageError: for an ``output`` ending that Pillow does not write.
     """
+    if not isinstance(class_map, ClassMap):
+        raise UsageError(
+            f"class_map must be a ClassMap such as detector.class_map, got {class_map!r}"
+        )
     picture = Image.fromarray(read_image(image).permute(1, 2, 0).contiguous().cpu().numpy())
     canvas = ImageDraw.Draw(picture)
     side = (picture.width * picture.height) ** 0.5

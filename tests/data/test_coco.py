@@ -259,13 +259,15 @@ def test_a_missing_key_is_named(content: Content, refused: Refused, section: str
             "annotations",
             "bbox",
             [1, 2, float("nan"), 4],
-            "bbox must be finite: annotations[1].bbox = [1, 2, nan, 4]",
+            "bbox must be finite and below 1,000,000,000 pixels: "
+            "annotations[1].bbox = [1, 2, nan, 4]",
         ),
         (
             "annotations",
             "bbox",
             [1, 2, float("inf"), 4],
-            "bbox must be finite: annotations[1].bbox = [1, 2, inf, 4]",
+            "bbox must be finite and below 1,000,000,000 pixels: "
+            "annotations[1].bbox = [1, 2, inf, 4]",
         ),
         ("annotations", "iscrowd", 2, "iscrowd must be 0 or 1: annotations[1].iscrowd = 2"),
         ("categories", "id", 7, "id was used before: categories[1].id = 7"),

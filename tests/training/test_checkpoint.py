@@ -133,7 +133,7 @@ def test_a_run_folder_is_never_written_over(tmp_path: Path) -> None:
     (folder / "last.pt").touch()
     with pytest.raises(UsageError, match=f"--resume {folder}"):
         create_run_folder(str(folder), "model")
-    with pytest.raises(UsageError, match="exists and is not empty"):
+    with pytest.raises(UsageError, match="exists and is not a folder"):
         create_run_folder(str(folder / "last.pt"), "model")
 
 
