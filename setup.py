@@ -29,7 +29,11 @@ from setuptools import setup
 MIN_TORCH = (2, 11)
 DEFAULT_ARCHITECTURES = "7.5;8.0;9.0+PTX"
 BUILD_COMMANDS = {"build", "build_ext", "editable_wheel", "bdist_wheel", "develop", "install"}
-CXX_FLAGS = ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-fno-math-errno", "-Wall"]
+CXX_FLAGS = [
+    *("-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas"),
+    # What the loops of csrc/cpu/*_simd.h need to be vectorised, and to round as PyTorch does.
+    *("-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"),
+]
 NVCC_FLAGS = ["-O3", "-std=c++17"]
 
 
@@ -151,6 +155,7 @@ def extension(kind: Any, name: str, folder: str, record: str, include: str, opti
     module = kind(
         f"effdet.{name}",
         sources,
+        depends=glob(f"effdet/csrc/{folder}/*.h") + glob(f"effdet/csrc/{folder}/*.cuh"),
         include_dirs=[include],
         define_macros=macros,
         extra_compile_args={"cxx": CXX_FLAGS, "nvcc": NVCC_FLAGS},

@@ -11,6 +11,7 @@ import importlib.util
 import os
 import platform
 import re
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,8 +126,10 @@ def build_info() -> dict[str, Any]:
 
     Returns:
         ``built_torch``, ``built_cuda`` and ``architectures`` (None where not built),
-        ``running_torch`` and ``running_cuda``, ``cpu`` (the processor), ``cpu_kernels`` and
-        ``cuda_kernels`` (whether they are loaded), ``reason`` (why one of them is not, or None).
+        ``running_torch`` and ``running_cuda``, ``instruction_set`` (of the processor, that the CPU
+        kernels use: "baseline", "avx2" or "avx512"; None where they are not loaded),
+        ``cpu_kernels`` and ``cuda_kernels`` (whether they are loaded), ``reason`` (why one of them
+        is not, or None).
     """
     cpu, cuda = _modules["_C"], _modules["_C_cuda"]
     record = cuda.record or cpu.record
@@ -136,11 +139,20 @@ def build_info() -> dict[str, Any]:
         "architectures": cuda.record.architectures if cuda.record else None,
         "running_torch": torch.__version__,
         "running_cuda": torch.version.cuda,
-        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "instruction_set": instruction_set(),
         "cpu_kernels": cpu.reason is None,
         "cuda_kernels": cuda.reason is None,
         "reason": cpu.reason or cuda.reason,
     }
+
+
+def instruction_set() -> str | None:
+    """What the CPU kernels were told to use, or found; None where they are not loaded.
+
+    ``EFFDET_INSTRUCTION_SET=baseline|avx2`` keeps them below what the processor has.
+    """
+    module = sys.modules.get("effdet._C")
+    return None if module is None else str(module.instruction_set)
 
 
 def _misses_cuda() -> bool:

@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
+// All inner loops, for the instruction set that the including file has chosen.
+#pragma once
+#include "simd_math.h"
