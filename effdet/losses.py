@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What training minimises: focal loss on classes and Huber loss on boxes."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from effdet import distributed
+from effdet.levels import flatten_levels, values_per_anchor
 from effdet.ops import sigmoid_focal_loss
 from effdet.structures import Target
 from effdet.targets import assign_targets
@@ -63,25 +66,33 @@ class DetectionLoss:
         self.box_loss_weight = box_loss_weight
 
     def __call__(
-        self, cls_logits: Tensor, box_deltas: Tensor, targets: list[Target]
+        self,
+        cls_logits: Sequence[Tensor],
+        box_deltas: Sequence[Tensor],
+        targets: list[Target],
+        grad_scale: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The losses of one batch, float32 scalars.
 
         Args:
-            cls_logits: ``[B, A, K]``.
-            box_deltas: ``[B, A, 4]``.
+            cls_logits: levels ``[B, anchors * K, H, W]``.
+            box_deltas: levels ``[B, anchors * 4, H, W]``.
             targets: ground truth of each image in network pixels, on the same device.
+            grad_scale: factor that the sum will be multiplied by before the backward pass, as by a
+                GradScaler, where it is known.
         """
         assignment = assign_targets(self.anchors, targets)
         foreground = distributed.all_reduce_sum(assignment.num_foreground)
         normalizer = (foreground + 1) / distributed.world_size()
-        focal = sigmoid_focal_loss(
+        cls = sigmoid_focal_loss(
             cls_logits,
             assignment.cls_targets,
+            num_classes=values_per_anchor(cls_logits, len(self.anchors)),
             alpha=self.alpha,
             gamma=self.gamma,
             label_smoothing=self.label_smoothing,
+            normalizer=normalizer,
+            grad_scale=grad_scale,
         )
-        cls = focal / normalizer
-        box = box_loss(box_deltas, assignment.box_targets) / (4 * normalizer)
+        box = box_loss(flatten_levels(box_deltas, 4), assignment.box_targets) / (4 * normalizer)
         return {"loss": cls + self.box_loss_weight * box, "cls_loss": cls, "box_loss": box}

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from effdet.boxes import box_area, box_intersection, clip_boxes, decode_boxes
 from effdet.config import NMS, PostprocessConfig
+from effdet.levels import flatten_levels, values_per_anchor
 from effdet.structures import ClassMap, Detections, Target
 
 REMOVED = -1.0
@@ -44,18 +45,24 @@ class Postprocess:
 
     @torch.no_grad()
     def __call__(
-        self, cls_logits: Tensor, box_deltas: Tensor, targets: Sequence[Target]
+        self,
+        cls_levels: Sequence[Tensor],
+        box_levels: Sequence[Tensor],
+        targets: Sequence[Target],
     ) -> list[Detections]:
         """Detections of each image, best first, on the device of the outputs.
 
         Args:
-            cls_logits: ``[B, A, K]`` of any float type; NaN is never detected.
-            box_deltas: ``[B, A, 4]`` (tx, ty, tw, th).
+            cls_levels: ``[B, anchors * K, H, W]`` of any float type; NaN is never detected.
+            box_levels: ``[B, anchors * 4, H, W]`` (tx, ty, tw, th).
             targets: one an image; only ``scale`` and ``size`` are read.
 
         Raises:
             ValueError: for shapes that do not belong together.
         """
+        num_classes = values_per_anchor(cls_levels, len(self.anchors))
+        cls_logits = flatten_levels(cls_levels, num_classes)
+        box_deltas = flatten_levels(box_levels, 4)
         self._check_shapes(cls_logits, box_deltas, targets)
         config = self.config
         found = select_candidates(cls_logits, config.max_candidates, self._unnamed)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from effdet import distributed
+from effdet.levels import as_one_level
 from effdet.losses import DetectionLoss, box_loss
 from effdet.structures import Target
 from tests import golden
@@ -34,6 +36,18 @@ def numbers(prefix: str) -> list[float]:
 def logits_of(*rows: list[float]) -> Tensor:
     """``[1, A, K]`` logits."""
     return torch.tensor([rows])
+
+
+def losses_of(
+    logits: Tensor,
+    deltas: Tensor,
+    targets: list[Target],
+    anchors: Tensor = ANCHORS,
+    **settings: Any,
+) -> dict[str, Tensor]:
+    """The losses of ``[B, A, K]`` logits and ``[B, A, 4]`` deltas."""
+    criterion = DetectionLoss(anchors, **settings)
+    return criterion(as_one_level(logits), as_one_level(deltas), targets)
 
 
 def test_box_loss_is_the_references_on_hand_numbers() -> None:
@@ -67,19 +81,19 @@ def test_box_loss_of_half_precision_is_computed_in_float32() -> None:
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_background_gives_the_references_focal_loss(smoothing: float) -> None:
     expected = numbers(f"focal y 0.0 ls {smoothing}")
-    criterion = DetectionLoss(ANCHORS[:1], label_smoothing=smoothing)
     for logit, value in zip(LOGITS, expected, strict=True):
-        losses = criterion(logits_of([logit]), torch.zeros(1, 1, 4), [target([], [])])
+        outputs = logits_of([logit]), torch.zeros(1, 1, 4)
+        losses = losses_of(*outputs, [target([], [])], ANCHORS[:1], label_smoothing=smoothing)
         assert_close(losses["cls_loss"], torch.tensor(value), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_foreground_gives_the_references_focal_loss(smoothing: float) -> None:
     expected = numbers(f"focal y 1.0 ls {smoothing}")
-    criterion = DetectionLoss(ANCHORS[:1], label_smoothing=smoothing)
     given = [target([[0.0, 0, 10, 10]], [0])]
     for logit, value in zip(LOGITS, expected, strict=True):
-        losses = criterion(logits_of([logit]), torch.zeros(1, 1, 4), given)
+        outputs = logits_of([logit]), torch.zeros(1, 1, 4)
+        losses = losses_of(*outputs, given, ANCHORS[:1], label_smoothing=smoothing)
         # One foreground anchor: the normaliser is 2.
         assert_close(2 * losses["cls_loss"], torch.tensor(value), rtol=1e-5, atol=1e-7)
 
@@ -87,7 +101,7 @@ def test_foreground_gives_the_references_focal_loss(smoothing: float) -> None:
 def test_losses_are_divided_by_foreground_anchors_plus_one() -> None:
     boxes = target([[0.0, 0, 10, 9], [20, 0, 30, 9]], [0, 0])
     deltas = torch.zeros(1, 3, 4)
-    losses = DetectionLoss(ANCHORS)(torch.zeros(1, 3, 1), deltas, [boxes])
+    losses = losses_of(torch.zeros(1, 3, 1), deltas, [boxes])
     zero = numbers("focal y 0.0 ls 0.0")[2], numbers("focal y 1.0 ls 0.0")[2]
     assert_close(losses["cls_loss"], torch.tensor((zero[0] + 2 * zero[1]) / 3), rtol=1e-5, atol=0)
     ty, th = -0.05, -0.10536052  # centre 4.5 for 5, log(9 / 10)
@@ -98,25 +112,23 @@ def test_losses_are_divided_by_foreground_anchors_plus_one() -> None:
 def test_the_loss_is_the_weighted_sum() -> None:
     boxes = [target([[0.0, 0, 10, 7]], [0])]
     outputs = torch.zeros(1, 3, 1), torch.zeros(1, 3, 4)
-    losses = DetectionLoss(ANCHORS, box_loss_weight=7.0)(*outputs, boxes)
+    losses = losses_of(*outputs, boxes, box_loss_weight=7.0)
     assert_close(losses["loss"], losses["cls_loss"] + 7 * losses["box_loss"])
     assert losses["box_loss"] > 0
-    default = DetectionLoss(ANCHORS)(*outputs, boxes)
+    default = losses_of(*outputs, boxes)
     assert_close(default["loss"], default["cls_loss"] + 50 * default["box_loss"])
 
 
 def test_alpha_and_gamma_reach_the_focal_loss() -> None:
-    losses = DetectionLoss(ANCHORS[:1], alpha=0.5, gamma=0.0)(
-        logits_of([0.0]), torch.zeros(1, 1, 4), [target([], [])]
+    losses = losses_of(
+        logits_of([0.0]), torch.zeros(1, 1, 4), [target([], [])], ANCHORS[:1], alpha=0.5, gamma=0.0
     )
     assert_close(losses["cls_loss"], torch.tensor(0.5 * 0.6931472))
 
 
 def test_only_the_right_class_of_a_matched_anchor_is_foreground() -> None:
     logits = logits_of([0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]).requires_grad_()
-    losses = DetectionLoss(ANCHORS)(
-        logits, torch.zeros(1, 3, 4), [target([[20.0, 0, 30, 10]], [2])]
-    )
+    losses = losses_of(logits, torch.zeros(1, 3, 4), [target([[20.0, 0, 30, 10]], [2])])
     losses["cls_loss"].backward()
     assert logits.grad is not None
     assert (logits.grad[0] < 0).nonzero().tolist() == [[1, 2]]  # to be raised; the others fall
@@ -125,7 +137,7 @@ def test_only_the_right_class_of_a_matched_anchor_is_foreground() -> None:
 def test_ignored_anchor_gives_no_loss() -> None:
     logits = torch.zeros(1, 3, 2, requires_grad=True)
     crowd = target([[0.0, 0, 30, 10]], [0], [1])
-    losses = DetectionLoss(ANCHORS)(logits, torch.zeros(1, 3, 4), [crowd])
+    losses = losses_of(logits, torch.zeros(1, 3, 4), [crowd])
     losses["loss"].backward()
     assert logits.grad is not None
     assert logits.grad[0].any(1).tolist() == [False, False, True]
@@ -135,7 +147,7 @@ def test_ignored_anchor_gives_no_loss() -> None:
 def test_a_batch_without_objects_has_a_finite_loss_and_gradient() -> None:
     logits = torch.zeros(2, 3, 2, requires_grad=True)
     deltas = torch.zeros(2, 3, 4, requires_grad=True)
-    losses = DetectionLoss(ANCHORS)(logits, deltas, [target([], []), target([], [])])
+    losses = losses_of(logits, deltas, [target([], []), target([], [])])
     losses["loss"].backward()
     assert losses["loss"].isfinite()
     assert deltas.grad is not None
@@ -146,10 +158,10 @@ def test_processes_share_one_normaliser(monkeypatch: pytest.MonkeyPatch) -> None
     """Two processes, 1 and 3 foreground anchors: N = 5 / 2, so their mean is the whole over 5."""
     boxes = [target([[0.0, 0, 10, 7]], [0])]
     outputs = torch.zeros(1, 3, 1), torch.zeros(1, 3, 4)
-    alone = DetectionLoss(ANCHORS)(*outputs, boxes)
+    alone = losses_of(*outputs, boxes)
     monkeypatch.setattr(distributed, "all_reduce_sum", lambda value: value + 3)
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    shared = DetectionLoss(ANCHORS)(*outputs, boxes)
+    shared = losses_of(*outputs, boxes)
     for name in ("loss", "cls_loss", "box_loss"):
         assert_close(shared[name], alone[name] * 2 / 2.5)
 
@@ -157,7 +169,5 @@ def test_processes_share_one_normaliser(monkeypatch: pytest.MonkeyPatch) -> None
 def test_losses_are_float32_under_mixed_precision() -> None:
     boxes = [target([[0.0, 0, 10, 7]], [0])]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        losses = DetectionLoss(ANCHORS)(
-            torch.zeros(1, 3, 1).bfloat16(), torch.zeros(1, 3, 4).bfloat16(), boxes
-        )
+        losses = losses_of(torch.zeros(1, 3, 1).bfloat16(), torch.zeros(1, 3, 4).bfloat16(), boxes)
     assert {loss.dtype for loss in losses.values()} == {torch.float32}

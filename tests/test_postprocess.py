@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from effdet.config import PostprocessConfig
+from effdet.levels import as_one_level
 from effdet.postprocess import Postprocess, select_candidates, suppress
 from effdet.structures import ClassMap, Detections, Target
 
@@ -251,7 +252,9 @@ def run(
     config = PostprocessConfig(**changes)
     process = Postprocess(anchors=ANCHORS, config=config, class_map=class_map)
     deltas = torch.zeros(*cls_logits.shape[:2], 4) if box_deltas is None else box_deltas
-    return process(cls_logits, deltas, [target(scale, size)] * len(cls_logits))
+    return process(
+        as_one_level(cls_logits), as_one_level(deltas), [target(scale, size)] * len(cls_logits)
+    )
 
 
 def background(num_images: int = 1, num_classes: int = 2) -> Tensor:
@@ -281,7 +284,9 @@ def test_each_image_has_its_own_scale() -> None:
     logits = background(2)
     logits[:, 1, 0] = 1.0
     process = Postprocess(anchors=ANCHORS, config=PostprocessConfig())
-    found = process(logits, torch.zeros(2, 4, 4), [target(0.5), target(4.0)])
+    found = process(
+        as_one_level(logits), as_one_level(torch.zeros(2, 4, 4)), [target(0.5), target(4.0)]
+    )
     assert found[0].boxes.tolist() == [[32, 0, 64, 32]]
     assert found[1].boxes.tolist() == [[4, 0, 8, 4]]
 
@@ -372,16 +377,18 @@ def test_half_precision_outputs_give_float32_detections(dtype: torch.dtype) -> N
 def test_empty_batches_and_models_without_anchors_give_nothing() -> None:
     assert run(background(0)) == []
     process = Postprocess(anchors=torch.zeros(0, 4), config=PostprocessConfig())
-    (found,) = process(torch.zeros(1, 0, 3), torch.zeros(1, 0, 4), [target()])
+    (found,) = process(
+        as_one_level(torch.zeros(1, 0, 3)), as_one_level(torch.zeros(1, 0, 4)), [target()]
+    )
     assert len(found) == 0
 
 
 def test_shapes_that_do_not_belong_together_are_named() -> None:
     process = Postprocess(anchors=ANCHORS, config=PostprocessConfig())
     with pytest.raises(ValueError, match=r"cls_logits must be .* \(1, 4\).* got \[1, 5, 2\]"):
-        process(torch.zeros(1, 5, 2), torch.zeros(1, 5, 4), [target()])
-    with pytest.raises(ValueError, match=r"box_deltas must be \[1, 4, 4\], got \[1, 4, 3\]"):
-        process(torch.zeros(1, 4, 2), torch.zeros(1, 4, 3), [target()])
+        process(as_one_level(torch.zeros(1, 5, 2)), as_one_level(torch.zeros(1, 5, 4)), [target()])
+    with pytest.raises(ValueError, match=r"box_deltas must be \[1, 4, 4\], got \[1, 3, 4\]"):
+        process(as_one_level(torch.zeros(1, 4, 2)), as_one_level(torch.zeros(1, 4, 3)), [target()])
     with pytest.raises(ValueError, match="class map has 3 classes but cls_logits 2"):
         run(torch.zeros(1, 4, 2), class_map=ClassMap(("a", "b", "c"), (1, 2, 3)))
 
@@ -397,8 +404,8 @@ def test_a_gpu_finds_what_the_cpu_finds() -> None:
     deltas = torch.randn(3, 3000, 4, generator=generator) * 0.1
     for method in ("hard", "linear", "gaussian"):
         process = Postprocess(anchors=anchors, config=PostprocessConfig(nms=method))
-        on_cpu = process(logits, deltas, [target()] * 3)
-        on_gpu = process(logits.cuda(), deltas.cuda(), [target()] * 3)
+        on_cpu = process(as_one_level(logits), as_one_level(deltas), [target()] * 3)
+        on_gpu = process(as_one_level(logits.cuda()), as_one_level(deltas.cuda()), [target()] * 3)
         for a, b in zip(on_cpu, on_gpu, strict=True):
             assert b.boxes.is_cuda
             assert_close(b.to("cpu").scores, a.scores, rtol=1e-5, atol=1e-6)

@@ -12,7 +12,7 @@ from effdet.evaluation.coco import CocoEvaluator, Metrics
 from effdet.precision import autocast
 from effdet.structures import Batch, Detections, Target
 
-Postprocessing = Callable[[Tensor, Tensor, list[Target]], list[Detections]]
+Postprocessing = Callable[[list[Tensor], list[Tensor], list[Target]], list[Detections]]
 
 
 @torch.inference_mode()

@@ -30,18 +30,19 @@ class EfficientDet(nn.Module):
         self.class_head = class_head(config)
         self.box_head = box_head(config)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Normalised images to raw predictions.
 
         Args:
             images: ``[B, 3, H, W]``, any size; anchors must be built for the same size.
 
         Returns:
-            ``cls_logits [B, A, num_classes]`` and ``box_deltas [B, A, 4]`` (tx, ty, tw, th), the
-            anchors in the order of :func:`effdet.anchors.build_anchors`.
+            The class logits ``[B, anchors * num_classes, H, W]`` of each level, and the box deltas
+            ``[B, anchors * 4, H, W]`` (tx, ty, tw, th). :func:`effdet.levels.flatten_levels` gives
+            them as one row an anchor, in the order of :func:`effdet.anchors.build_anchors`.
         """
         pyramid = self.bifpn(self.backbone(images))
-        return torch.cat(self.class_head(pyramid), 1), torch.cat(self.box_head(pyramid), 1)
+        return self.class_head(pyramid), self.box_head(pyramid)
 
 
 def build_model(config: ModelConfig, *, channels_last: bool = True) -> EfficientDet:

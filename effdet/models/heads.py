@@ -23,7 +23,6 @@ class Head(nn.Module):
 
     def __init__(self, config: ModelConfig, outputs: int, bias: float = 0.0) -> None:
         super().__init__()
-        self.outputs = outputs
         self.convs = nn.ModuleList(
             SeparableConv2d(config.width, config.width, bias=config.padding == "same")
             for _ in range(config.head_repeats)
@@ -42,14 +41,14 @@ class Head(nn.Module):
         nn.init.constant_(self.predict.pointwise.bias, bias)
 
     def forward(self, pyramid: list[Tensor]) -> list[Tensor]:
-        """``[B, width, H, W]`` a level to ``[B, H * W * anchors, outputs]`` a level."""
+        """``[B, width, H, W]`` a level to ``[B, anchors * outputs, H, W]`` a level."""
         return [self._level(x, level) for level, x in enumerate(pyramid)]
 
     def _level(self, x: Tensor, level: int) -> Tensor:
         for conv, bns in zip(self.convs, self.bns, strict=True):
             x = self.act(bns[level](conv(x)))  # type: ignore[index]
-        x = self.predict(x).permute(0, 2, 3, 1)  # [B, H, W, anchors * outputs]
-        return x.reshape(x.shape[0], -1, self.outputs)
+        logits: Tensor = self.predict(x)
+        return logits
 
 
 def class_head(config: ModelConfig) -> Head:

@@ -15,37 +15,52 @@ wrong answer), q = sigmoid(z) is 1 - p_t and both cases are one::
     d loss / d z = alpha_t * q**gamma * (gamma * (1 - q) * CE + q - s / 2)
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from effdet.levels import flatten_levels, num_anchors_of, split_levels
+from effdet.ops import rescale
 from effdet.structures import BACKGROUND, IGNORE
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def sigmoid_focal_loss(
-    logits: Tensor,
+    logits: Sequence[Tensor],
     targets: Tensor,
     *,
+    num_classes: int,
     alpha: float = 0.25,
     gamma: float = 1.5,
     label_smoothing: float = 0.0,
+    normalizer: Tensor | float | None = None,
+    grad_scale: Tensor | float | None = None,
 ) -> Tensor:
-    """Sum of the focal loss over all anchors and classes; not normalised.
+    """Sum of the focal loss over all anchors and classes, divided by ``normalizer``.
 
-    The loss and its gradient come from one pass over the logits, without a one-hot tensor. The
-    gradient is kept in the logits' dtype until the backward pass. Second derivatives are refused.
+    The loss and its gradient come from one pass over the logits where they lie, without a one-hot
+    tensor; the only memory is that of the gradient, which the backward pass hands over. A second
+    backward pass and second derivatives are refused (float64 allows any number of first ones).
 
     Args:
-        logits: ``[B, A, K]`` class logits, float16, bfloat16, float32 or float64.
-        targets: ``[B, A]`` int64 class indices in [0, K); ``BACKGROUND`` (-1) where every class
-            is absent, ``IGNORE`` (-2) where the anchor gives neither loss nor gradient.
+        logits: levels ``[B, anchors * num_classes, H, W]`` (see :mod:`effdet.levels`) of one
+            dtype, float16, bfloat16, float32 or float64. Contiguous and channels-last levels are
+            read in place, others are copied first.
+        targets: ``[B, A]`` int32 or int64 class indices in [0, num_classes); ``BACKGROUND`` (-1)
+            where every class is absent, ``IGNORE`` (-2) where the anchor gives neither loss nor
+            gradient.
+        num_classes: logits of an anchor, K.
         alpha: weight of a present class; an absent one has ``1 - alpha``. In [0, 1].
         gamma: focusing exponent, at least 0; 0 is the weighted cross-entropy.
         label_smoothing: in [0, 1).
+        normalizer: scalar the sum is divided by, such as the number of foreground anchors.
+        grad_scale: foreseen gradient of the result, such as the loss weight times the GradScaler's
+            factor. The backward pass costs nothing where it holds, and float16 gradients that
+            would underflow unscaled do not. Any value gives the right gradient.
 
     Returns:
         Scalar, float64 for float64 logits, else float32, also under autocast.
@@ -56,13 +71,37 @@ def sigmoid_focal_loss(
             values would stall, targets out of range make the loss NaN.
     """
     _check_settings(alpha, gamma, label_smoothing)
-    _check_tensors(logits, targets)
+    _check_tensors(logits, targets, num_classes)
     if targets.device.type == "cpu" and not torch.compiler.is_compiling():
-        _check_range(targets, logits.shape[-1])
-    need_grad = logits.requires_grad and torch.is_grad_enabled()
+        _check_range(targets, num_classes)
+    need_grad = torch.is_grad_enabled() and any(x.requires_grad for x in logits)
     loss: Tensor
-    loss, _ = _op(logits, targets, alpha, gamma, label_smoothing, need_grad)
+    loss, _ = _op(
+        [_in_place(x) for x in logits],
+        _as_int32(targets, num_classes),
+        rescale.scalar_like(normalizer, logits[0]),
+        rescale.scalar_like(grad_scale, logits[0]),
+        num_classes,
+        alpha,
+        gamma,
+        label_smoothing,
+        need_grad,
+    )
     return loss
+
+
+def _in_place(level: Tensor) -> Tensor:
+    """``level`` itself if the kernels can read it where it lies, else a copy."""
+    if level.is_contiguous(memory_format=torch.channels_last):
+        return level
+    return level.contiguous()
+
+
+def _as_int32(targets: Tensor, num_classes: int) -> Tensor:
+    if targets.dtype == torch.int32:
+        return targets
+    # Clamped first: a huge index must not wrap around to a valid one.
+    return targets.clamp(IGNORE - 1, num_classes).to(torch.int32)
 
 
 def _check_settings(alpha: float, gamma: float, label_smoothing: float) -> None:
@@ -74,20 +113,33 @@ def _check_settings(alpha: float, gamma: float, label_smoothing: float) -> None:
         raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
 
 
-def _check_tensors(logits: Tensor, targets: Tensor) -> None:
-    if logits.dim() != 3 or logits.shape[-1] == 0:
-        raise ValueError(f"logits must be [B, A, K] with K > 0, got {list(logits.shape)}")
-    if logits.dtype not in _DTYPES:
-        raise ValueError(f"logits must be float16, bfloat16, float32 or 64, got {logits.dtype}")
-    if targets.shape != logits.shape[:-1]:
+def _check_tensors(logits: Sequence[Tensor], targets: Tensor, num_classes: int) -> None:
+    if not isinstance(logits, list | tuple) or not logits:
+        raise ValueError("logits must be a list of levels [B, anchors * num_classes, H, W]")
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    first = logits[0]
+    if first.dtype not in _DTYPES:
+        raise ValueError(f"logits must be float16, bfloat16, float32 or 64, got {first.dtype}")
+    for level, x in enumerate(logits):
+        if x.dim() != 4 or x.shape[0] != first.shape[0] or x.shape[1] % num_classes != 0:
+            raise ValueError(
+                f"logits must be [B, anchors * {num_classes}, H, W], got {list(x.shape)} "
+                f"at level {level}"
+            )
+        if x.dtype != first.dtype or x.device != first.device:
+            raise ValueError(
+                f"logits must have one dtype and device, got {first.dtype} on {first.device} and "
+                f"{x.dtype} on {x.device} at level {level}"
+            )
+    expected = [first.shape[0], num_anchors_of(logits, num_classes)]
+    if list(targets.shape) != expected:
+        raise ValueError(f"targets must be [B, A] = {expected}, got {list(targets.shape)}")
+    if targets.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"targets must be int32 or int64, got {targets.dtype}")
+    if targets.device != first.device:
         raise ValueError(
-            f"targets must be [B, A] = {list(logits.shape[:-1])}, got {list(targets.shape)}"
-        )
-    if targets.dtype != torch.int64:
-        raise ValueError(f"targets must be int64, got {targets.dtype}")
-    if targets.device != logits.device:
-        raise ValueError(
-            f"targets must be on the logits' device {logits.device}, got {targets.device}"
+            f"targets must be on the logits' device {first.device}, got {targets.device}"
         )
 
 
@@ -104,35 +156,39 @@ def _check_range(targets: Tensor, num_classes: int) -> None:
 
 
 def reference(
-    logits: Tensor,
+    logits: list[Tensor],
     targets: Tensor,
+    normalizer: Tensor,
+    grad_scale: Tensor,
+    num_classes: int,
     alpha: float,
     gamma: float,
     label_smoothing: float,
     need_grad: bool,
-) -> tuple[Tensor, Tensor]:
-    """The definition of the operator: loss and gradient for the arguments of the public function.
+) -> tuple[Tensor, list[Tensor]]:
+    """The definition of the operator: loss and gradients for the arguments of the public function.
 
     Returns:
-        The scalar loss, and its gradient ``[B, A, K]`` in the logits' dtype, or ``[0]`` without
-        ``need_grad``.
+        The scalar loss, and with ``need_grad`` its gradients times ``grad_scale``, in the dtype and
+        memory format of the levels.
     """
-    dtype = _loss_dtype(logits)
-    classes = torch.arange(logits.shape[-1], device=targets.device)
-    present = targets.unsqueeze(-1) == classes  # [B, A, K]
-    x = logits.to(dtype)
+    x = flatten_levels(logits, num_classes).to(normalizer.dtype)
+    present = targets.unsqueeze(-1) == torch.arange(num_classes, device=targets.device)
     wrong = torch.where(present, -x, x)
     # -logsigmoid(-z) is softplus(z), exact for any z; F.softplus cuts off at 20.
     cross_entropy = -F.logsigmoid(-wrong) - label_smoothing / 2 * wrong
     weight = alpha * present + (1 - alpha) * ~present
     factor = weight * torch.exp(gamma * F.logsigmoid(wrong))
-    loss = _by_target(factor * cross_entropy, targets).sum()
+    loss = _by_target(factor * cross_entropy, targets).sum() / normalizer
     if not need_grad:
-        return loss, logits.new_empty(0)
+        return loss, []
     slope = gamma * torch.sigmoid(-wrong) * cross_entropy + torch.sigmoid(wrong)
     slope = factor * (slope - label_smoothing / 2)
     gradient = _by_target(torch.where(present, -slope, slope), targets)
-    return loss, gradient.to(logits.dtype).contiguous()
+    gradient = (gradient * (grad_scale / normalizer)).to(logits[0].dtype)
+    shapes = [(level.shape[1] // num_classes, *level.shape[2:]) for level in logits]
+    rows = split_levels(gradient, shapes)
+    return loss, [torch.empty_like(x).copy_(g) for x, g in zip(logits, rows, strict=True)]
 
 
 def _by_target(terms: Tensor, targets: Tensor) -> Tensor:
@@ -142,63 +198,31 @@ def _by_target(terms: Tensor, targets: Tensor) -> Tensor:
     return terms.masked_fill(bad.unsqueeze(-1), float("nan"))
 
 
-def _loss_dtype(logits: Tensor) -> torch.dtype:
-    return torch.float64 if logits.dtype == torch.float64 else torch.float32
-
-
-def scale_gradient(gradient: Tensor, grad_output: Tensor) -> Tensor:
-    """The kept gradient times the scalar from upstream, rounded once to the gradient's dtype.
-
-    The product is taken in the loss's dtype: a GradScaler's factor is beyond float16's range.
-    """
-    return (gradient.to(grad_output.dtype) * grad_output).to(gradient.dtype)
-
-
 _op = torch.library.custom_op("effdet::sigmoid_focal_loss", reference, mutates_args=())
-_backward_op = torch.library.custom_op(
-    "effdet::sigmoid_focal_loss_backward", scale_gradient, mutates_args=()
-)
 
 
 @_op.register_fake
 def _(
-    logits: Tensor,
+    logits: list[Tensor],
     targets: Tensor,
+    normalizer: Tensor,
+    grad_scale: Tensor,
+    num_classes: int,
     alpha: float,
     gamma: float,
     label_smoothing: float,
     need_grad: bool,
-) -> tuple[Tensor, Tensor]:
-    shape = logits.shape if need_grad else (0,)
-    return logits.new_empty((), dtype=_loss_dtype(logits)), logits.new_empty(shape)
+) -> tuple[Tensor, list[Tensor]]:
+    return normalizer.new_empty(()), [torch.empty_like(x) for x in logits] if need_grad else []
 
 
-@_backward_op.register_fake
-def _(gradient: Tensor, grad_output: Tensor) -> Tensor:
-    return torch.empty_like(gradient)
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, list[Tensor]]) -> None:
+    rescale.keep(ctx, output[1], inputs[3])
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    _, gradient = output
-    ctx.set_materialize_grads(False)  # none of the gradient's size for the second output
-    ctx.save_for_backward(gradient)
-
-
-def _backward(
-    ctx: Any, grad_loss: Tensor | None, grad_gradient: Tensor | None
-) -> tuple[Tensor | None, ...]:
-    if grad_gradient is not None:
-        _refuse()
-    (gradient,) = ctx.saved_tensors
-    grad_logits = None if grad_loss is None else _backward_op(gradient, grad_loss)
-    return grad_logits, None, None, None, None, None
-
-
-def _refuse(*_: Any) -> None:
-    raise RuntimeError("sigmoid_focal_loss has no second derivative")
+def _backward(ctx: Any, grad_loss: Tensor | None, _: Any) -> tuple[Any, ...]:
+    gradients = rescale.hand_over(ctx, grad_loss, "sigmoid_focal_loss")
+    return gradients, None, None, None, None, None, None, None, None
 
 
 _op.register_autograd(_backward, setup_context=_setup_context)
-# The saved gradient is an output that depends on the logits, so differentiating it ends up here,
-# and is not taken for a constant.
-_backward_op.register_autograd(_refuse)

@@ -85,12 +85,18 @@ class Trainer:
         self.step += 1
         return {name: loss.detach() for name, loss in losses.items()} | {"grad_norm": norm}
 
+    def loss_scale(self) -> Tensor | None:
+        """What the scaler will multiply the loss by; None without a scaler."""
+        if not self.scaler.is_enabled():
+            return None
+        return self.scaler.scale(torch.ones((), device=self.device))
+
     def backward(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of one batch and, in the parameters, their scaled gradients."""
         batch = batch.to(self.device, self.channels_last)
         with autocast(self.device, self.dtype):
             cls_logits, box_deltas = self.model(batch.images)
-        losses = self.criterion(cls_logits, box_deltas, batch.targets)
+        losses = self.criterion(cls_logits, box_deltas, batch.targets, self.loss_scale())
         self.scaler.scale(losses["loss"]).backward()
         return losses
 

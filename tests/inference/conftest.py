@@ -8,6 +8,7 @@ from effdet.anchors import build_anchors
 from effdet.boxes import encode_boxes
 from effdet.config import ModelConfig, model_config
 from effdet.inference import Detector
+from effdet.levels import as_one_level
 from effdet.structures import ClassMap
 
 CLASS_MAP = ClassMap(("red thing", None, "blue thing"), (4, None, 9))
@@ -23,7 +24,7 @@ class ColorModel(nn.Module):
         self.image_size = config.image_size
         self.batches: list[int] = []
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         assert images.shape[2:] == self.image_size
         assert not self.training
         self.batches.append(len(images))
@@ -39,7 +40,7 @@ class ColorModel(nn.Module):
                     )
                     deltas[i, label] = encode_boxes(box, self.anchors[label])
                     logits[i, label, label] = logit
-        return logits, deltas
+        return as_one_level(logits), as_one_level(deltas)
 
 
 def picture(*boxes: tuple[str, tuple[int, int, int, int]], size: tuple[int, int]) -> Image.Image:

@@ -83,9 +83,11 @@ def test_boxes_are_clipped_to_the_image(
     detector: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = detector.model.forward
-    twice_as_large = torch.tensor([0, 0, math.log(2), math.log(2)])
+    twice_as_large = torch.tensor([0, 0, math.log(2), math.log(2)])[:, None, None]
     monkeypatch.setattr(
-        detector.model, "forward", lambda x: (find(x)[0], find(x)[1] + twice_as_large)
+        detector.model,
+        "forward",
+        lambda x: (find(x)[0], [level + twice_as_large for level in find(x)[1]]),
     )
     image = picture(("red", (8, 20, 56, 40)), size=(64, 48))
     assert detector.predict(image).boxes.tolist() == [[0, 10, 64, 48]]

@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """The focal loss: worked numbers, invariants, kernel against definition, and the whole chain."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from effdet.levels import as_one_level, flatten_levels, split_levels
 from effdet.ops import sigmoid_focal_loss
 from effdet.ops.focal_loss import reference
 from effdet.structures import BACKGROUND, IGNORE
 
 OP = torch.ops.effdet.sigmoid_focal_loss.default
+RESCALE = torch.ops.effdet.rescale_.default
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
+LEVELS = ((9, 5, 3), (9, 2, 2), (9, 1, 1))
+"""(anchors, height, width) of three small levels: 180 anchors."""
 
 # Written by the reference implementation for logits -2, -1, 0, 1, 2 (alpha 0.25, gamma 1.5).
 GOLDEN = {
@@ -28,10 +34,40 @@ GOLDEN = {
 def example(
     dtype: torch.dtype = torch.float64, shape: tuple[int, int, int] = (2, 37, 5), scale: float = 3.0
 ) -> tuple[Tensor, Tensor]:
+    """``[B, A, K]`` logits and ``[B, A]`` targets of every kind."""
     generator = torch.Generator().manual_seed(0)
     logits = scale * torch.randn(shape, generator=generator, dtype=torch.float64)
     targets = torch.randint(IGNORE, shape[-1], shape[:2], generator=generator)
     return logits.to(dtype), targets
+
+
+def levels_of(
+    dtype: torch.dtype,
+    layout: str,
+    shapes: Sequence[tuple[int, int, int]] = LEVELS,
+    classes: int = 7,
+) -> tuple[list[Tensor], Tensor]:
+    """Levels in a memory layout, and int32 targets."""
+    anchors = sum(a * h * w for a, h, w in shapes)
+    logits, targets = example(dtype, (2, anchors, classes))
+    levels = split_levels(logits, shapes)
+    return [x.contiguous(memory_format=LAYOUTS[layout]) for x in levels], targets.int()
+
+
+def arguments(
+    levels: list[Tensor], targets: Tensor, classes: int, gamma: float = 1.5, smoothing: float = 0.1
+) -> tuple[Any, ...]:
+    """Of the operator, with a normaliser of 7 and a foreseen scale of 3."""
+    dtype = torch.float64 if levels[0].dtype == torch.float64 else torch.float32
+    scalars = (torch.tensor(v, dtype=dtype, device=targets.device) for v in (7.0, 3.0))
+    return (levels, targets, *scalars, classes, 0.25, gamma, smoothing, True)
+
+
+def focal(logits: Tensor, targets: Tensor, **settings: Any) -> Tensor:
+    """The loss of ``[B, A, K]`` logits."""
+    return sigmoid_focal_loss(
+        as_one_level(logits), targets, num_classes=logits.shape[-1], **settings
+    )
 
 
 def textbook(
@@ -51,7 +87,7 @@ def textbook(
 
 def loss_and_gradient(logits: Tensor, targets: Tensor, **settings: float) -> tuple[Tensor, Tensor]:
     logits = logits.detach().requires_grad_()
-    loss = sigmoid_focal_loss(logits, targets, **settings)
+    loss = focal(logits, targets, **settings)
     (gradient,) = torch.autograd.grad(loss, logits)
     return loss.detach(), gradient
 
@@ -69,7 +105,7 @@ def restored_threads() -> Iterator[None]:
 @pytest.mark.parametrize(("target", "label_smoothing"), GOLDEN)
 def test_published_values(target: int, label_smoothing: float) -> None:
     for x, expected in zip((-2.0, -1.0, 0.0, 1.0, 2.0), GOLDEN[target, label_smoothing]):
-        loss = sigmoid_focal_loss(
+        loss = focal(
             torch.tensor([[[x]]]), torch.tensor([[target]]), label_smoothing=label_smoothing
         )
         assert loss.item() == pytest.approx(expected, abs=1e-6)
@@ -77,7 +113,7 @@ def test_published_values(target: int, label_smoothing: float) -> None:
 
 def test_even_odds_by_hand() -> None:
     # p = 1/2 everywhere: one present class 0.3 * 0.5**2 * ln 2, two absent ones 0.7 * 0.5**2 * ln 2
-    loss = sigmoid_focal_loss(torch.zeros(1, 1, 3), torch.tensor([[1]]), alpha=0.3, gamma=2.0)
+    loss = focal(torch.zeros(1, 1, 3), torch.tensor([[1]]), alpha=0.3, gamma=2.0)
     assert loss.item() == pytest.approx((0.3 + 2 * 0.7) * 0.25 * 0.6931472, abs=1e-6)
 
 
@@ -116,8 +152,37 @@ def test_empty_input_is_zero(shape: tuple[int, int, int]) -> None:
 
 def test_batch_is_the_sum_of_its_images() -> None:
     logits, targets = example()
-    singles = [sigmoid_focal_loss(x[None], t[None]) for x, t in zip(logits, targets)]
-    torch.testing.assert_close(sigmoid_focal_loss(logits, targets), sum(singles))
+    singles = [focal(x[None], t[None]) for x, t in zip(logits, targets)]
+    torch.testing.assert_close(focal(logits, targets), sum(singles))
+
+
+def test_normalizer_divides_loss_and_gradient() -> None:
+    logits, targets = example()
+    loss, gradient = loss_and_gradient(logits, targets)
+    for normalizer in (8.0, torch.tensor(8.0)):
+        divided, smaller = loss_and_gradient(logits, targets, normalizer=normalizer)
+        torch.testing.assert_close(divided, loss / 8)
+        torch.testing.assert_close(smaller, gradient / 8)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_levels_are_the_same_as_their_rows(layout: str) -> None:
+    levels, targets = levels_of(torch.float64, layout)
+    flat = flatten_levels(levels, 7)
+    loss, gradient = loss_and_gradient(flat, targets)
+    for level in levels:
+        level.requires_grad_()
+    by_levels = sigmoid_focal_loss(levels, targets, num_classes=7)
+    gradients = torch.autograd.grad(by_levels, levels)
+    torch.testing.assert_close(by_levels.detach(), loss)
+    torch.testing.assert_close(flatten_levels(gradients, 7), gradient)
+
+
+def test_levels_in_other_layouts_are_copied() -> None:
+    levels, targets = levels_of(torch.float64, "contiguous")
+    wide = [torch.cat([x, x], 3)[..., ::2].requires_grad_() for x in levels[:1]]
+    expected = sigmoid_focal_loss([wide[0].contiguous()], targets[:, :135], num_classes=7)
+    assert torch.equal(sigmoid_focal_loss(wide, targets[:, :135], num_classes=7), expected)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.3, 0.99, 1.5, 2.0, 3.7])
@@ -136,21 +201,36 @@ def test_equals_the_textbook_and_its_gradient(gamma: float, label_smoothing: flo
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.5, 2.0, 3.0])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("function", [OP, reference])
-def test_extreme_logits_stay_finite(function, dtype: torch.dtype, gamma: float) -> None:
+def test_extreme_logits_stay_finite(function: Any, dtype: torch.dtype, gamma: float) -> None:
     logits = torch.tensor([[[-1e4, 1e4, -100.0, 100.0, -30.0, 30.0]] * 7], dtype=dtype)
-    targets = torch.tensor([[BACKGROUND, 0, 1, 2, 3, 4, 5]])
-    loss, gradient = function(logits, targets, 0.25, gamma, 0.1, True)
+    targets = torch.tensor([[BACKGROUND, 0, 1, 2, 3, 4, 5]], dtype=torch.int32)
+    loss, (gradient,) = function(*arguments(as_one_level(logits), targets, 6, gamma))
     assert loss.isfinite()
     assert gradient.isfinite().all()
     # wrong by 1e4 with all weight: alpha_t * |x| (1 - smoothing / 2)
-    exact, _ = reference(logits.double(), targets, 0.25, gamma, 0.1, True)
+    exact, _ = reference(*arguments(as_one_level(logits.double()), targets, 6, gamma))
     torch.testing.assert_close(loss, exact.to(loss.dtype), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_nan_and_infinity_stay_in_their_place(dtype: torch.dtype, layout: str) -> None:
+    levels, targets = levels_of(dtype, layout)
+    targets[:] = BACKGROUND
+    for value in (torch.nan, torch.inf):
+        levels[0][1, 8, 2, 1] = value
+        loss, gradients = OP(*arguments(levels, targets, 7, smoothing=0.0))
+        assert not loss.isfinite()
+        finite = gradients[0].isfinite()
+        finite[1, 8, 2, 1] = True
+        assert finite.all()
+        assert all(gradient.isfinite().all() for gradient in gradients[1:])
 
 
 def test_nan_logit_gives_nan() -> None:
     logits, targets = example()
     logits[0, targets[0] != IGNORE] = torch.nan
-    assert sigmoid_focal_loss(logits, targets).isnan()
+    assert focal(logits, targets).isnan()
 
 
 # --- kernel = definition ---
@@ -158,55 +238,79 @@ def test_nan_logit_gives_nan() -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("layout", ["contiguous", "transposed", "strided", "channels first"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.5, 2.0])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("classes", [1, 7, 90])
 def test_kernel_equals_reference(
-    dtype: torch.dtype, layout: str, gamma: float, device: str
+    dtype: torch.dtype, layout: str, gamma: float, smoothing: float, classes: int, device: str
 ) -> None:
-    logits, targets = (x.to(device) for x in example(dtype, (3, 140, 7)))
-    if layout == "transposed":
-        logits, targets = logits.transpose(0, 1), targets.transpose(0, 1)
-    elif layout == "strided":
-        logits, targets = logits[:, ::2, 1:], targets[:, ::2].clamp(max=5)
-    elif layout == "channels first":
-        logits = logits.transpose(1, 2).contiguous().transpose(1, 2)
-    loss, gradient = OP(logits, targets, 0.25, gamma, 0.1, True)
-    expected, expected_gradient = reference(logits, targets, 0.25, gamma, 0.1, True)
-    tight = 1e-12 if dtype == torch.float64 else 1e-6
-    torch.testing.assert_close(loss, expected, rtol=tight, atol=0)
-    assert gradient.dtype == dtype
-    assert gradient.is_contiguous()
-    if dtype in (torch.float16, torch.bfloat16):
-        torch.testing.assert_close(gradient, expected_gradient)
-    else:
-        torch.testing.assert_close(gradient, expected_gradient, rtol=3 * tight, atol=3 * tight)
+    levels, targets = levels_of(dtype, layout, classes=classes)
+    levels, targets = [x.to(device) for x in levels], targets.to(device)
+    loss, gradients = OP(*arguments(levels, targets, classes, gamma, smoothing))
+    exact = [x.double() for x in levels]
+    expected, exact_gradients = reference(*arguments(exact, targets, classes, gamma, smoothing))
+    tight = 1e-12 if dtype == torch.float64 else 3e-7
+    torch.testing.assert_close(loss, expected.to(loss.dtype), rtol=tight, atol=0)
+    close = {
+        torch.float64: {"rtol": 1e-11, "atol": 1e-13},
+        torch.float32: {"rtol": 5e-6, "atol": 1e-7},
+        torch.float16: {"rtol": 2e-3, "atol": 1e-6},
+        torch.bfloat16: {"rtol": 1e-2, "atol": 1e-6},
+    }[dtype]
+    for level, gradient, wanted in zip(levels, gradients, exact_gradients, strict=True):
+        assert gradient.dtype == dtype
+        assert gradient.stride() == level.stride()
+        torch.testing.assert_close(gradient.double(), wanted, **close)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_runs_of_ignored_anchors_and_long_levels(layout: str) -> None:
+    levels, targets = levels_of(torch.float32, layout, ((3, 40, 41), (1, 7, 1)), classes=11)
+    targets[:, 100:900] = IGNORE
+    targets[1, 1500:] = IGNORE
+    loss, gradients = OP(*arguments(levels, targets, 11))
+    exact = [x.double() for x in levels]
+    expected, wanted = reference(*arguments(exact, targets, 11))
+    torch.testing.assert_close(loss.double(), expected, rtol=3e-7, atol=0)
+    found = flatten_levels(gradients, 11)
+    torch.testing.assert_close(found.double(), flatten_levels(wanted, 11), rtol=5e-6, atol=1e-7)
+    assert not found[targets == IGNORE].any()
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("target", [5, 2**40, -3])
-def test_target_out_of_range_is_nan_in_kernel_and_reference(target: int, device: str) -> None:
-    logits = torch.zeros(1, 2, 5, device=device)
-    targets = torch.tensor([[0, target]], device=device)
+@pytest.mark.parametrize("target", [5, 2**31 - 1, -3, -(2**31)])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_target_out_of_range_is_nan_in_kernel_and_reference(
+    target: int, layout: str, device: str
+) -> None:
+    logits = torch.zeros(1, 2 * 5, 1, 1, device=device).contiguous(memory_format=LAYOUTS[layout])
+    targets = torch.tensor([[0, target]], device=device, dtype=torch.int32)
     for function in (OP, reference):
-        loss, gradient = function(logits, targets, 0.25, 1.5, 0.0, True)
+        loss, (gradient,) = function(*arguments([logits], targets, 5))
         assert loss.isnan()
-        assert gradient[0, 0].isfinite().all()
-        assert gradient[0, 1].isnan().all()
+        assert gradient[0, :5].isfinite().all()
+        assert gradient[0, 5:].isnan().all()
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("need_grad", [True, False])
-def test_opcheck(need_grad: bool, device: str) -> None:
-    logits, targets = (x.to(device) for x in example(torch.float32))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_opcheck(need_grad: bool, layout: str, device: str) -> None:
+    levels, targets = levels_of(torch.float32, layout)
+    levels, targets = [x.to(device) for x in levels], targets.to(device)
     checks = ["test_schema", "test_faketensor", "test_autograd_registration"]
     if need_grad:
-        logits.requires_grad_()
+        for level in levels:
+            level.requires_grad_()
     else:
-        # Differentiates every output, the kept gradient too, which is refused with need_grad.
+        # With need_grad this would look at the kept gradients after the backward pass has scaled
+        # them in place; test_compiles_as_one_graph does what it is for.
         checks.append("test_aot_dispatch_dynamic")
-    torch.library.opcheck(OP, (logits, targets, 0.25, 1.5, 0.1, need_grad), test_utils=checks)
-    backward = torch.ops.effdet.sigmoid_focal_loss_backward.default
-    torch.library.opcheck(backward, (logits.detach(), torch.tensor(2.0, device=device)))
+    values = (*arguments(levels, targets, 7)[:-1], need_grad)
+    torch.library.opcheck(OP, values, test_utils=checks)
+    scalars = (torch.tensor(v, device=device) for v in (2.0, 3.0))
+    torch.library.opcheck(RESCALE, ([x.detach() for x in levels], *scalars))
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.5, 2.0])
@@ -214,44 +318,77 @@ def test_gradcheck(gamma: float) -> None:
     logits, targets = example(shape=(1, 9, 4))
 
     def loss(x: Tensor) -> Tensor:
-        return sigmoid_focal_loss(x, targets, gamma=gamma, label_smoothing=0.1)
+        return focal(x, targets, gamma=gamma, label_smoothing=0.1)
 
     assert torch.autograd.gradcheck(loss, (logits.requires_grad_(),))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_same_bits_on_any_number_of_threads(dtype: torch.dtype, restored_threads: None) -> None:
-    logits, targets = example(dtype, (2, 3001, 20))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_same_bits_on_any_number_of_threads(
+    dtype: torch.dtype, layout: str, restored_threads: None
+) -> None:
+    levels, targets = levels_of(dtype, layout, ((9, 20, 17), (9, 3, 3)), classes=20)
     results = []
     for threads in (1, 2, 3, 5):
         torch.set_num_threads(threads)
-        results.append(OP(logits, targets, 0.25, 1.5, 0.0, True))
-    for loss, gradient in results[1:]:
+        results.append(OP(*arguments(levels, targets, 20)))
+    for loss, gradients in results[1:]:
         assert torch.equal(loss, results[0][0])
-        assert torch.equal(gradient, results[0][1])
+        assert all(torch.equal(a, b) for a, b in zip(gradients, results[0][1], strict=True))
 
 
 @pytest.mark.gpu
 def test_cuda_repeats_to_the_bit_without_a_sync() -> None:
     logits, targets = (x.cuda() for x in example(torch.float16, (8, 49104, 90)))
+    values = arguments(as_one_level(logits), targets.int(), 90)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        results = [OP(logits, targets, 0.25, 1.5, 0.0, True) for _ in range(3)]
+        results = [OP(*values) for _ in range(3)]
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    for loss, gradient in results[1:]:
+    for loss, (gradient,) in results[1:]:
         assert torch.equal(loss, results[0][0])
-        assert torch.equal(gradient, results[0][1])
+        assert torch.equal(gradient, results[0][1][0])
 
 
 # --- autograd, autocast, compile, export ---
 
 
-def test_upstream_gradient_and_retained_graph() -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("foreseen", [None, 0.125, 5.0])
+def test_upstream_gradient(dtype: torch.dtype, foreseen: float | None) -> None:
+    logits, targets = example(dtype)
+    _, gradient = loss_and_gradient(logits, targets)
+    logits.requires_grad_()
+    loss = focal(logits, targets, grad_scale=foreseen) / 8
+    (scaled,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(scaled, gradient / 8)
+
+
+def test_the_foreseen_gradient_is_handed_over_untouched() -> None:
+    logits, targets = example(torch.float32)
+    logits.requires_grad_()
+    scale = torch.tensor(2.0**10)
+    loss = focal(logits, targets, grad_scale=scale)
+    values = arguments(as_one_level(logits.detach()), targets.int(), 5, smoothing=0.0)
+    one = torch.tensor(1.0)
+    _, (kept,) = OP(values[0], values[1], one, scale, *values[4:])
+    (gradient,) = torch.autograd.grad(loss * scale, logits)
+    assert torch.equal(gradient, flatten_levels([kept], 5))
+
+
+def test_a_second_backward_pass_is_refused_except_in_double_precision() -> None:
+    logits, targets = example(torch.float32)
+    logits.requires_grad_()
+    loss = focal(logits, targets)
+    torch.autograd.grad(loss, logits, retain_graph=True)
+    with pytest.raises(RuntimeError, match="first backward pass has taken the gradient"):
+        torch.autograd.grad(loss, logits)
     logits, targets = example()
     _, gradient = loss_and_gradient(logits, targets)
     logits.requires_grad_()
-    loss = sigmoid_focal_loss(logits, targets) / 8
+    loss = focal(logits, targets) / 8
     for _ in range(2):
         (scaled,) = torch.autograd.grad(loss, logits, retain_graph=True)
         torch.testing.assert_close(scaled, gradient / 8)
@@ -259,26 +396,36 @@ def test_upstream_gradient_and_retained_graph() -> None:
 
 def test_scaler_factor_beyond_float16_does_not_overflow() -> None:
     logits = torch.full((1, 1, 1), -4.0, dtype=torch.float16, requires_grad=True)
-    loss = sigmoid_focal_loss(logits, torch.tensor([[BACKGROUND]]))
+    loss = focal(logits, torch.tensor([[BACKGROUND]]))
     (gradient,) = torch.autograd.grad(loss * 2.0**17, logits)
     assert gradient.isfinite().all()
     assert gradient.item() > 0
 
 
-def test_second_derivative_is_refused() -> None:
-    logits, targets = example()
+def test_a_foreseen_scale_keeps_small_float16_gradients() -> None:
+    logits = torch.full((1, 1, 1), -8.0, dtype=torch.float16, requires_grad=True)
+    targets = torch.tensor([[BACKGROUND]])
+    (lost,) = torch.autograd.grad(focal(logits, targets) * 2.0**16, logits)
+    loss = focal(logits, targets, grad_scale=2.0**16) * 2.0**16
+    (kept,) = torch.autograd.grad(loss, logits)
+    assert lost.item() == 0
+    assert kept.item() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_second_derivative_is_refused(dtype: torch.dtype) -> None:
+    logits, targets = example(dtype)
     logits.requires_grad_()
-    loss = sigmoid_focal_loss(logits, targets)
-    (gradient,) = torch.autograd.grad(loss, logits, create_graph=True)
+    loss = focal(logits, targets)
     with pytest.raises(RuntimeError, match="no second derivative"):
-        (loss + gradient.norm()).backward()
+        torch.autograd.grad(loss, logits, create_graph=True)
 
 
 def test_nothing_is_kept_without_grad() -> None:
     logits, targets = example()
-    assert not sigmoid_focal_loss(logits, targets).requires_grad
+    assert not focal(logits, targets).requires_grad
     with torch.no_grad():
-        assert not sigmoid_focal_loss(logits.requires_grad_(), targets).requires_grad
+        assert not focal(logits.requires_grad_(), targets).requires_grad
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -293,29 +440,30 @@ def test_loss_dtype_also_under_autocast(dtype: torch.dtype) -> None:
     assert torch.equal(gradient_inside, gradient_outside)
 
 
-def test_compiles_as_one_graph() -> None:
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiles_as_one_graph(backend: str) -> None:
     logits, targets = example(torch.float32)
-    compiled = torch.compile(sigmoid_focal_loss, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(focal, fullgraph=True, backend=backend)
     expected, expected_gradient = loss_and_gradient(logits, targets)
     logits.requires_grad_()
-    loss = compiled(logits, targets)
-    loss.backward()
-    assert torch.equal(loss.detach(), expected)
-    assert torch.equal(logits.grad, expected_gradient)
+    for upstream in (1.0, 3.0):
+        loss = compiled(logits, targets)
+        (gradient,) = torch.autograd.grad(loss * upstream, logits)
+        assert torch.equal(loss.detach(), expected)
+        torch.testing.assert_close(gradient, upstream * expected_gradient)
 
 
 def test_exports_with_a_dynamic_number_of_anchors() -> None:
     class Loss(torch.nn.Module):
         def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-            return sigmoid_focal_loss(logits, targets)
+            return focal(logits, targets)
 
     anchors = torch.export.Dim("anchors")
     program = torch.export.export(
         Loss(), example(), dynamic_shapes={"logits": {1: anchors}, "targets": {1: anchors}}
     )
     logits, targets = example(shape=(2, 11, 5))
-    expected = sigmoid_focal_loss(logits, targets)
-    assert torch.equal(program.module()(logits, targets), expected)
+    assert torch.equal(program.module()(logits, targets), focal(logits, targets))
 
 
 # --- mistakes ---
@@ -328,17 +476,29 @@ def test_exports_with_a_dynamic_number_of_anchors() -> None:
         ({"gamma": -1.0}, "gamma must be .*-1.0"),
         ({"gamma": float("nan")}, "gamma must be .*nan"),
         ({"label_smoothing": 1.0}, "label_smoothing must be in .*1.0"),
-        ({"logits": torch.zeros(2, 3)}, r"\[B, A, K\].*\[2, 3\]"),
-        ({"logits": torch.zeros(2, 3, 0)}, r"K > 0, got \[2, 3, 0\]"),
-        ({"logits": torch.zeros(2, 3, 4, dtype=torch.int64)}, "torch.int64"),
-        ({"targets": torch.zeros(2, 4, dtype=torch.int64)}, r"\[2, 3\], got \[2, 4\]"),
-        ({"targets": torch.zeros(2, 3)}, "int64, got torch.float32"),
-        ({"targets": torch.zeros(2, 3, dtype=torch.int64, device="meta")}, "cpu, got meta"),
-        ({"targets": torch.full((2, 3), 4)}, r"\[0, 4\).*got 4"),
-        ({"targets": torch.full((2, 3), -3)}, "got -3"),
+        ({"num_classes": 0}, "num_classes must be .*0"),
+        ({"num_classes": 3}, r"\[B, anchors \* 3, H, W\], got \[2, 8, 3, 1\] at level 0"),
+        ({"logits": torch.zeros(2, 8, 3, 1)}, "logits must be a list"),
+        ({"logits": []}, "logits must be a list"),
+        ({"logits": [torch.zeros(2, 3)]}, r"got \[2, 3\]"),
+        ({"logits": [torch.zeros(2, 8, 3, 1, dtype=torch.int64)]}, "torch.int64"),
+        (
+            {"logits": [torch.zeros(2, 4, 3, 1), torch.zeros(2, 4, 3, 1).double()]},
+            "one dtype.*float32.*float64.* level 1",
+        ),
+        ({"targets": torch.zeros(2, 4, dtype=torch.int64)}, r"\[2, 6\], got \[2, 4\]"),
+        ({"targets": torch.zeros(2, 6)}, "int64, got torch.float32"),
+        ({"targets": torch.zeros(2, 6, dtype=torch.int64, device="meta")}, "cpu, got meta"),
+        ({"targets": torch.full((2, 6), 4)}, r"\[0, 4\).*got 4"),
+        ({"targets": torch.full((2, 6), 2**40)}, r"\[0, 4\).*got 1099511627776"),
+        ({"targets": torch.full((2, 6), -3, dtype=torch.int32)}, "got -3"),
     ],
 )
-def test_mistakes_are_named(change: dict, message: str) -> None:
-    values = {"logits": torch.zeros(2, 3, 4), "targets": torch.zeros(2, 3, dtype=torch.int64)}
+def test_mistakes_are_named(change: dict[str, Any], message: str) -> None:
+    values: dict[str, Any] = {
+        "logits": [torch.zeros(2, 8, 3, 1)],
+        "targets": torch.zeros(2, 6, dtype=torch.int64),
+        "num_classes": 4,
+    }
     with pytest.raises(ValueError, match=message):
         sigmoid_focal_loss(**(values | change))

@@ -81,8 +81,8 @@ def test_the_model_of_a_checkpoint_is_ready_to_use(
     assert not model.training
     assert same(model.state_dict(), checkpoint.best_weights(use_ema))
     with torch.no_grad():
-        logits, _ = model(torch.zeros(1, 3, 64, 96))
-    assert logits.shape[-1] == 3
+        cls_logits, _ = model(torch.zeros(1, 3, 64, 96))
+    assert [level.shape[1] for level in cls_logits] == [9 * 3] * 5
 
 
 def test_saving_leaves_one_file_that_all_may_read(saved: Path) -> None:

@@ -4,9 +4,12 @@
 
 #include "simd.h"
 
+// Read from the file's bytes as well, by effdet/ops/_extension.py, before the module is loaded:
+// `used` keeps it in one piece.
+__attribute__((used)) static const char kBuildRecord[] = EFFDET_BUILD_RECORD;
+
 PYBIND11_MODULE(_C, module) {
   module.doc() = "CPU kernels of the effdet operators";
-  // Read from the file's bytes as well, by effdet/ops/_extension.py, before the module is loaded.
-  module.attr("build_record") = EFFDET_BUILD_RECORD;
+  module.attr("build_record") = kBuildRecord;
   module.attr("instruction_set") = effdet::instruction_set_name();
 }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Focal loss and its gradient in one pass over the logits, on the CPU.
+// Focal loss and its gradient in one pass over the levels' logits, on the CPU.
 //
-// The formula and the meaning of the arguments stand in effdet/ops/focal_loss.py.
+// The formula and the meaning of the arguments stand in effdet/ops/focal_loss.py. Almost every
+// class is absent at almost every anchor, so runs of logits are first summed as if all were; the
+// few present ones are then exchanged.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -18,141 +20,242 @@
 #include <tuple>
 #include <vector>
 
+#include "focal_loss.h"
+#include "levels.h"
+#include "tensors.h"
+
+namespace effdet {
 namespace {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-constexpr int64_t kIgnore = -2;
+constexpr int32_t kIgnore = -2;
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
-// Rows whose terms one task adds up. The tasks do not depend on the number of threads and their
-// sums are added in order, so the loss is the same to the last bit on one thread or many.
-constexpr int64_t kRowsPerTask = 128;
-
-template <typename compute_t>
 struct Settings {
-  compute_t alpha, gamma, half_smoothing;
+  double alpha, gamma, half_smoothing, gradient_scale;
+  int64_t num_classes;
 };
 
-template <typename compute_t>
 struct Term {
-  compute_t loss, gradient;
+  double loss, gradient;
 };
 
-// q^gamma from q and -log(q). The two usual exponents need no third transcendental function; the
-// general form cannot underflow to 0 * inf where gamma < 1.
-template <typename compute_t>
-inline compute_t power(compute_t q, compute_t minus_log_q, compute_t gamma) {
-  if (gamma == compute_t(1.5)) return q * std::sqrt(q);
-  if (gamma == compute_t(2)) return q * q;
-  return std::exp(-gamma * minus_log_q);
+// One logit in double precision. `wrong` is the logit of the wrong answer: x where the class is
+// absent, -x where it is present; q = sigmoid(wrong) = 1 - p_t is its probability.
+Term exact_term(double x, bool present, const Settings& s) {
+  const double wrong = present ? -x : x, weight = present ? s.alpha : 1 - s.alpha;
+  const double e = std::exp(-std::abs(wrong)), log1p_e = std::log1p(e);
+  const double larger = 1 / (1 + e), smaller = e * larger;
+  const double q = wrong >= 0 ? larger : smaller, p_t = wrong >= 0 ? smaller : larger;
+  const double minus_log_q = std::max(-wrong, 0.0) + log1p_e;
+  const double cross_entropy = std::max(wrong, 0.0) + log1p_e - s.half_smoothing * wrong;
+  const double factor = weight * std::exp(-s.gamma * minus_log_q);
+  const double slope = factor * (s.gamma * p_t * cross_entropy + q - s.half_smoothing);
+  return {factor * cross_entropy, (present ? -slope : slope) * s.gradient_scale};
 }
 
-// One logit. `wrong` is the logit of the wrong answer: x where the class is absent, -x where it is
-// present; q = sigmoid(wrong) = 1 - p_t is its probability.
-template <typename compute_t>
-inline Term<compute_t> focal_term(compute_t x, bool present, const Settings<compute_t>& s) {
-  const compute_t wrong = present ? -x : x;
-  const compute_t weight = present ? s.alpha : 1 - s.alpha;
-  const compute_t e = std::exp(-std::abs(wrong));
-  const compute_t larger = 1 / (1 + e), smaller = e * larger;
-  const compute_t q = wrong >= 0 ? larger : smaller;
-  const compute_t p_t = wrong >= 0 ? smaller : larger;
-  const compute_t log1p_e = std::log1p(e);
-  const compute_t minus_log_q = std::max(-wrong, compute_t(0)) + log1p_e;
-  const compute_t minus_log_p_t = std::max(wrong, compute_t(0)) + log1p_e;
-  const compute_t cross_entropy = minus_log_p_t - s.half_smoothing * wrong;
-  const compute_t factor = weight * power(q, minus_log_q, s.gamma);
-  const compute_t slope = factor * (s.gamma * p_t * cross_entropy + q - s.half_smoothing);
-  return {factor * cross_entropy, present ? -slope : slope};
-}
+// A piece of one image's anchors in one level: the same anchor slot at places [begin, end) of the
+// map where the level is contiguous; rows [begin, end) of all slots where it is channels-last.
+struct Task {
+  int level;
+  int64_t image, slot, begin, end;
+};
 
-// Sum of the terms of one anchor's logits [K]; writes their gradients where `gradient` is not null.
-template <typename scalar_t, typename compute_t>
-double focal_row(const scalar_t* logits, scalar_t* gradient, int64_t target, int64_t num_classes,
-                 const Settings<compute_t>& settings) {
-  if (target <= kIgnore || target >= num_classes) {
-    const double value = target == kIgnore ? 0 : std::numeric_limits<double>::quiet_NaN();
-    if (gradient) std::fill_n(gradient, num_classes, static_cast<scalar_t>(value));
-    return value;
+constexpr int64_t kRowsPerTask = 512, kPlacesPerTask = 1024;
+
+std::vector<Task> split_into_tasks(const std::vector<Level>& levels) {
+  std::vector<Task> tasks;
+  for (int l = 0; l < static_cast<int>(levels.size()); ++l) {
+    const Level& level = levels[l];
+    const int64_t slots = level.channels_last ? 1 : level.slots;
+    const int64_t length = level.channels_last ? level.rows() : level.places;
+    const int64_t step = level.channels_last ? kRowsPerTask : kPlacesPerTask;
+    for (int64_t image = 0; image < level.images; ++image)
+      for (int64_t slot = 0; slot < slots; ++slot)
+        for (int64_t begin = 0; begin < length; begin += step)
+          tasks.push_back({l, image, slot, begin, std::min(length, begin + step)});
   }
+  return tasks;
+}
+
+// Pointers of one level and the arithmetic of one storage type; everything that is done rarely is
+// done here, one logit at a time in double precision.
+template <typename scalar_t>
+class LevelLoss {
+ public:
+  LevelLoss(const Level& level, const Settings& settings)
+      : level_(level),
+        settings_(settings),
+        logits_(static_cast<const scalar_t*>(level.values)),
+        gradients_(static_cast<scalar_t*>(level.gradients)) {}
+
+  // Loss of the anchors of one task. `targets` are those of its image and level.
+  double operator()(const Task& task, const int32_t* targets) const {
+    return level_.channels_last ? channels_last(task, targets) : contiguous(task, targets);
+  }
+
+ private:
+  double channels_last(const Task& task, const int32_t* targets) const {
+    const int64_t classes = settings_.num_classes, start = task.image * level_.rows();
+    double sum = 0;
+    for (int64_t begin = task.begin; begin < task.end;) {
+      int64_t end = begin + 1;
+      while (end < task.end && (targets[end] == kIgnore) == (targets[begin] == kIgnore)) ++end;
+      const int64_t at = (start + begin) * classes;
+      if (targets[begin] == kIgnore)
+        clear(at, (end - begin) * classes);
+      else
+        sum += negatives(at, (end - begin) * classes, nullptr);
+      for (int64_t row = begin; row < end; ++row)
+        sum += exchange(targets[row], (start + row) * classes, 1);
+      begin = end;
+    }
+    return sum;
+  }
+
+  double contiguous(const Task& task, const int32_t* targets) const {
+    const int64_t classes = settings_.num_classes, count = task.end - task.begin;
+    float keep[kPlacesPerTask];
+    bool any_ignored = false;
+    for (int64_t i = 0; i < count; ++i) {
+      const bool ignored = targets[(task.begin + i) * level_.slots + task.slot] == kIgnore;
+      keep[i] = ignored ? 0.f : 1.f;
+      any_ignored |= ignored;
+    }
+    const int64_t plane = (task.image * level_.slots + task.slot) * classes;
+    const int64_t first = plane * level_.places + task.begin;
+    double sum = 0;
+    for (int64_t k = 0; k < classes; ++k)
+      sum += negatives(first + k * level_.places, count, any_ignored ? keep : nullptr);
+    for (int64_t i = 0; i < count; ++i)
+      sum +=
+          exchange(targets[(task.begin + i) * level_.slots + task.slot], first + i, level_.places);
+    return sum;
+  }
+
+  // The loss of `count` neighbouring logits whose classes are absent, and their gradients.
+  double negatives(int64_t at, int64_t count, const float* keep) const;
+
+  // What changes where class `target` is present at the anchor whose logits start at `at`.
+  double exchange(int32_t target, int64_t at, int64_t stride) const {
+    if (target == -1 || target == kIgnore) return 0;
+    if (target < 0 || target >= settings_.num_classes) {
+      for (int64_t k = 0; k < settings_.num_classes; ++k) store(at + k * stride, kNaN);
+      return kNaN;
+    }
+    at += target * stride;
+    const double counted = negatives(at, 1, nullptr);
+    const Term term = exact_term(static_cast<double>(logits_[at]), true, settings_);
+    store(at, term.gradient);
+    return term.loss - counted;
+  }
+
+  void store(int64_t at, double gradient) const {
+    if (gradients_) gradients_[at] = static_cast<scalar_t>(gradient);
+  }
+
+  void clear(int64_t at, int64_t count) const {
+    if (gradients_) std::fill_n(gradients_ + at, count, static_cast<scalar_t>(0.0));
+  }
+
+  const Level& level_;
+  const Settings& settings_;
+  const scalar_t* logits_;
+  scalar_t* gradients_;
+};
+
+template <typename scalar_t>
+double LevelLoss<scalar_t>::negatives(int64_t at, int64_t count, const float* keep) const {
+  FocalRun run{float_type<scalar_t>(),
+               logits_ + at,
+               gradients_ ? gradients_ + at : nullptr,
+               keep,
+               count,
+               static_cast<float>(1 - settings_.alpha),
+               static_cast<float>(settings_.gamma),
+               static_cast<float>(settings_.half_smoothing),
+               static_cast<float>(settings_.gradient_scale)};
+  return EFFDET_SIMD(focal_negatives)(run);
+}
+
+// Double precision is for checking gradients: exact functions, no hurry.
+template <>
+double LevelLoss<double>::negatives(int64_t at, int64_t count, const float* keep) const {
   double sum = 0;
-  for (int64_t k = 0; k < num_classes; ++k) {
-    const auto term = focal_term(static_cast<compute_t>(logits[k]), k == target, settings);
+  for (int64_t i = 0; i < count; ++i) {
+    const bool kept = keep == nullptr || keep[i] != 0;
+    const Term term = kept ? exact_term(logits_[at + i], false, settings_) : Term{0, 0};
     sum += term.loss;
-    if (gradient) gradient[k] = static_cast<scalar_t>(term.gradient);
+    store(at + i, term.gradient);
   }
   return sum;
 }
 
-// Sum over all anchors of contiguous tensors; fills `gradient` unless it is empty.
-template <typename scalar_t, typename compute_t>
-double focal_rows(const Tensor& logits, const Tensor& targets, const Tensor& gradient,
-                  const Settings<double>& exact) {
-  const Settings<compute_t> settings{static_cast<compute_t>(exact.alpha),
-                                     static_cast<compute_t>(exact.gamma),
-                                     static_cast<compute_t>(exact.half_smoothing)};
-  const auto* x = static_cast<const scalar_t*>(logits.const_data_ptr());
-  const auto* t = static_cast<const int64_t*>(targets.const_data_ptr());
-  auto* g = gradient.numel() ? static_cast<scalar_t*>(gradient.mutable_data_ptr()) : nullptr;
-  const int64_t num_rows = targets.numel(), num_classes = logits.size(2);
-  const int64_t num_tasks = (num_rows + kRowsPerTask - 1) / kRowsPerTask;
-  std::vector<double> sums(num_tasks);
-  torch::stable::parallel_for(0, num_tasks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t last = std::min(num_rows, (task + 1) * kRowsPerTask);
-      double sum = 0;
-      for (int64_t row = task * kRowsPerTask; row < last; ++row) {
-        const int64_t at = row * num_classes;
-        sum += focal_row(x + at, g ? g + at : nullptr, t[row], num_classes, settings);
-      }
-      sums[task] = sum;
+// The sum over all anchors. The tasks do not depend on the number of threads and their sums are
+// added in order, so the loss is the same to the last bit on one thread or many.
+template <typename scalar_t>
+double focal_sum(const std::vector<Level>& levels, const Tensor& targets,
+                 const Settings& settings) {
+  const auto* all_targets = static_cast<const int32_t*>(targets.const_data_ptr());
+  const int64_t num_anchors = targets.size(1);
+  const std::vector<Task> tasks = split_into_tasks(levels);
+  std::vector<double> sums(tasks.size());
+  torch::stable::parallel_for(0, tasks.size(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const Task& task = tasks[i];
+      const Level& level = levels[task.level];
+      const int32_t* own = all_targets + task.image * num_anchors + level.first_anchor;
+      sums[i] = LevelLoss<scalar_t>(level, settings)(task, own);
     }
   });
   return std::accumulate(sums.begin(), sums.end(), 0.0);
 }
 
-double focal_sum(const Tensor& logits, const Tensor& targets, const Tensor& gradient,
-                 const Settings<double>& settings) {
-  using torch::headeronly::BFloat16;
-  using torch::headeronly::Half;
-  switch (logits.scalar_type()) {
+// effdet::sigmoid_focal_loss
+std::tuple<Tensor, std::vector<Tensor>> sigmoid_focal_loss(std::vector<Tensor> logits,
+                                                           Tensor targets, Tensor normalizer,
+                                                           Tensor grad_scale, int64_t num_classes,
+                                                           double alpha, double gamma,
+                                                           double label_smoothing, bool need_grad) {
+  STD_TORCH_CHECK(!logits.empty() && num_classes > 0,
+                  "sigmoid_focal_loss: at least one level and one class are needed");
+  STD_TORCH_CHECK(
+      targets.is_cpu() && targets.dim() == 2 && targets.scalar_type() == ScalarType::Int,
+      "sigmoid_focal_loss: targets must be int32 [B, A] on the CPU");
+  std::vector<Tensor> gradients = empty_like_if(need_grad, logits);
+  const std::vector<Level> levels = find_levels("sigmoid_focal_loss", logits, gradients,
+                                                num_classes, targets.size(0), targets.size(1));
+  targets = torch::stable::contiguous(targets);
+  const double divisor = read_scalar("sigmoid_focal_loss: normalizer", normalizer);
+  const double scale = read_scalar("sigmoid_focal_loss: grad_scale", grad_scale);
+  const Settings settings{alpha, gamma, label_smoothing / 2, scale / divisor, num_classes};
+  double sum = 0;
+  switch (logits[0].scalar_type()) {
     case ScalarType::Double:
-      return focal_rows<double, double>(logits, targets, gradient, settings);
+      sum = focal_sum<double>(levels, targets, settings);
+      break;
     case ScalarType::Float:
-      return focal_rows<float, float>(logits, targets, gradient, settings);
+      sum = focal_sum<float>(levels, targets, settings);
+      break;
     case ScalarType::Half:
-      return focal_rows<Half, float>(logits, targets, gradient, settings);
+      sum = focal_sum<torch::headeronly::Half>(levels, targets, settings);
+      break;
     case ScalarType::BFloat16:
-      return focal_rows<BFloat16, float>(logits, targets, gradient, settings);
+      sum = focal_sum<torch::headeronly::BFloat16>(levels, targets, settings);
+      break;
     default:
       STD_TORCH_CHECK(false, "sigmoid_focal_loss: logits must be float16, bfloat16, float32 or 64");
   }
-}
-
-// effdet::sigmoid_focal_loss
-std::tuple<Tensor, Tensor> sigmoid_focal_loss(Tensor logits, Tensor targets, double alpha,
-                                              double gamma, double label_smoothing,
-                                              bool need_grad) {
-  STD_TORCH_CHECK(logits.dim() == 3 && targets.dim() == 2 && logits.size(0) == targets.size(0) &&
-                      logits.size(1) == targets.size(1),
-                  "sigmoid_focal_loss: logits must be [B, A, K] and targets [B, A]");
-  STD_TORCH_CHECK(targets.is_cpu() && targets.scalar_type() == ScalarType::Long,
-                  "sigmoid_focal_loss: targets must be int64 on the device of the logits");
-  logits = torch::stable::contiguous(logits);
-  targets = torch::stable::contiguous(targets);
-  Tensor gradient = need_grad ? torch::stable::empty_like(logits)
-                              : torch::stable::new_empty(logits, {0}, logits.scalar_type());
-  const double sum = focal_sum(logits, targets, gradient, {alpha, gamma, label_smoothing / 2});
-  const bool is_double = logits.scalar_type() == ScalarType::Double;
-  Tensor loss =
-      torch::stable::new_empty(logits, {}, is_double ? ScalarType::Double : ScalarType::Float);
-  torch::stable::fill_(loss, sum);
-  return {loss, gradient};
+  Tensor loss = torch::stable::new_empty(normalizer, {}, normalizer.scalar_type());
+  torch::stable::fill_(loss, sum / divisor);
+  return {loss, gradients};
 }
 
 }  // namespace
+}  // namespace effdet
 
 STABLE_TORCH_LIBRARY_IMPL(effdet, CPU, library) {
-  library.impl("sigmoid_focal_loss", TORCH_BOX(&sigmoid_focal_loss));
+  library.impl("sigmoid_focal_loss", TORCH_BOX(&effdet::sigmoid_focal_loss));
 }

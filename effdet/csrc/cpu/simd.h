@@ -20,6 +20,9 @@ namespace effdet {
 
 enum class InstructionSet { baseline, avx2, avx512 };
 
+// The storage types that inner loops read and write; they compute in float32.
+enum class FloatType { float32, bfloat16, float16 };
+
 // The best one of this processor, or the lesser one that the environment variable
 // EFFDET_INSTRUCTION_SET names.
 InstructionSet instruction_set();

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// Gradients times the ratio of the scale from upstream to the one that they already have.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "rescale.h"
+#include "tensors.h"
+
+namespace effdet {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+constexpr int64_t kStep = 1 << 15;
+
+template <typename scalar_t>
+void rescale_part(void* values, int64_t begin, int64_t end, double ratio) {
+  auto* at = static_cast<scalar_t*>(values) + begin;
+  EFFDET_SIMD(rescale)(float_type<scalar_t>(), at, end - begin, static_cast<float>(ratio));
+}
+
+template <>
+void rescale_part<double>(void* values, int64_t begin, int64_t end, double ratio) {
+  for (int64_t i = begin; i < end; ++i) static_cast<double*>(values)[i] *= ratio;
+}
+
+template <typename scalar_t>
+void rescale_all(Tensor& tensor, double ratio) {
+  const int64_t count = tensor.numel(), steps = (count + kStep - 1) / kStep;
+  void* values = tensor.mutable_data_ptr();
+  torch::stable::parallel_for(0, steps, 1, [&](int64_t begin, int64_t end) {
+    rescale_part<scalar_t>(values, begin * kStep, std::min(count, end * kStep), ratio);
+  });
+}
+
+// Whether the elements fill a block of memory without gaps or overlaps, in any order.
+bool is_dense(const Tensor& tensor) {
+  std::vector<int64_t> dims;
+  for (int64_t d = 0; d < tensor.dim(); ++d)
+    if (tensor.size(d) != 1) dims.push_back(d);
+  std::sort(dims.begin(), dims.end(),
+            [&](int64_t a, int64_t b) { return tensor.stride(a) < tensor.stride(b); });
+  int64_t expected = 1;
+  for (const int64_t d : dims) {
+    if (tensor.stride(d) != expected) return false;
+    expected *= tensor.size(d);
+  }
+  return true;
+}
+
+// effdet::rescale_
+void rescale_(std::vector<Tensor> gradients, Tensor grad_output, Tensor grad_scale) {
+  const double ratio = read_scalar("rescale_: grad_output", grad_output) /
+                       read_scalar("rescale_: grad_scale", grad_scale);
+  if (ratio == 1) return;
+  for (Tensor& tensor : gradients) {
+    STD_TORCH_CHECK(tensor.is_cpu() && (tensor.numel() == 0 || is_dense(tensor)),
+                    "rescale_: gradients must be dense and on the CPU");
+    switch (tensor.scalar_type()) {
+      case ScalarType::Double:
+        rescale_all<double>(tensor, ratio);
+        break;
+      case ScalarType::Float:
+        rescale_all<float>(tensor, ratio);
+        break;
+      case ScalarType::Half:
+        rescale_all<torch::headeronly::Half>(tensor, ratio);
+        break;
+      case ScalarType::BFloat16:
+        rescale_all<torch::headeronly::BFloat16>(tensor, ratio);
+        break;
+      default:
+        STD_TORCH_CHECK(false, "rescale_: gradients must be float16, bfloat16, float32 or 64");
+    }
+  }
+}
+
+}  // namespace
+}  // namespace effdet
+
+STABLE_TORCH_LIBRARY_IMPL(effdet, CPU, library) {
+  library.impl("rescale_", TORCH_BOX(&effdet::rescale_));
+}
