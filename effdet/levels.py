@@ -34,7 +34,9 @@ def split_levels(flat: Tensor, shapes: Sequence[tuple[int, int, int]]) -> list[T
     """
     counts = [anchors * height * width for anchors, height, width in shapes]
     return [
-        rows.reshape(flat.shape[0], height, width, anchors * flat.shape[2]).permute(0, 3, 1, 2)
+        rows.reshape(flat.shape[0], height, width, anchors * flat.shape[2])
+        .permute(0, 3, 1, 2)
+        .contiguous(memory_format=torch.channels_last)
         for rows, (anchors, height, width) in zip(flat.split(counts, 1), shapes, strict=True)
     ]
 
