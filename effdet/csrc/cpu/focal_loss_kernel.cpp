@@ -63,7 +63,7 @@ struct Task {
   int64_t image, slot, begin, end;
 };
 
-constexpr int64_t kRowsPerTask = 512, kPlacesPerTask = 1024;
+constexpr int64_t kRowsPerTask = 512, kPlacesPerTask = 4096;
 
 std::vector<Task> split_into_tasks(const std::vector<Level>& levels) {
   std::vector<Task> tasks;

@@ -20,38 +20,26 @@ EFFDET_INLINE float power(float q, float minus_log_q, float gamma) {
   return exp2_in_range(maximum(-gamma * minus_log_q * kLog2E, -126.f));
 }
 
-// log(1 + e) = 2 atanh(z) for z = e / (2 + e) in [0, 1/3]; relative error 1e-7.
-EFFDET_INLINE float log1p_of(float z) {
-  const float w = z * z;
-  float p = 0.1086f;
-  p = multiply_add(p, w, 0.1079f);
-  p = multiply_add(p, w, 0.14310f);
-  p = multiply_add(p, w, 0.19999f);
-  p = multiply_add(p, w, 0.333333f);
-  return (z + z) * multiply_add(w, p, 1.f);
-}
-
 struct Term {
-  float loss, gradient;
+  float loss, gradient;  // the gradient is scaled
 };
 
 // One logit x whose class is absent: q = sigmoid(x) is the probability of the wrong answer. The
 // formula stands in effdet/ops/focal_loss.py.
 template <Gamma G>
 EFFDET_INLINE Term negative(float x, const FocalRun& run) {
-  const float t = maximum(__builtin_fabsf(x) * -kLog2E, -126.f);
-  const float e = exp2_in_range(x != x ? x : t);
-  const float one_e = 1.f + e, two_e = 2.f + e;
-  const float inverse = 1.f / (one_e * two_e);  // one division for two quotients
-  const float larger = inverse * two_e, smaller = e * larger;
-  const float log1p_e = log1p_of(e * (inverse * one_e));
-  const bool positive = x >= 0.f;
-  const float q = positive ? larger : smaller, p_t = positive ? smaller : larger;
-  const float minus_log_q = (positive ? 0.f : -x) + log1p_e;
-  const float cross_entropy = (positive ? x : 0.f) + log1p_e - run.half_smoothing * x;
+  // Positive floats are ordered as their bits, whose minimum is one instruction. It takes NaN for
+  // 126; half_smoothing * x below is NaN all the same.
+  const uint32_t bits = bits_of_float(__builtin_fabsf(x) * kLog2E), most = bits_of_float(126.f);
+  const float e = exp2_in_range(-float_of_bits(bits < most ? bits : most));
+  const float log1p_e = log1p_in_range(e);
+  const float larger = 1.f / (1.f + e), smaller = e * larger;
+  const float q = x >= 0.f ? larger : smaller;
+  const float minus_log_q = positive_part(-x) + log1p_e;
+  const float cross_entropy = positive_part(x) + log1p_e - run.half_smoothing * x;
   const float factor = run.weight * power<G>(q, minus_log_q, run.gamma);
-  const float slope = multiply_add(run.gamma * p_t, cross_entropy, q - run.half_smoothing);
-  return {factor * cross_entropy, factor * slope};
+  const float slope = multiply_add(run.gamma * (1.f - q), cross_entropy, q - run.half_smoothing);
+  return {factor * cross_entropy, factor * run.gradient_scale * slope};
 }
 
 // Terms summed in float, lane by lane, before the sum goes on in double.
@@ -72,7 +60,7 @@ double sum_block(const FocalRun& settings, int64_t begin, int64_t end) {
       term.gradient = keep[i] != 0.f ? term.gradient : 0.f;
     }
     sum += term.loss;
-    if (kGradient) Type::store(g + i, term.gradient * run.gradient_scale);
+    if (kGradient) Type::store(g + i, term.gradient);
   }
   return sum;
 }

@@ -33,6 +33,12 @@ EFFDET_INLINE uint32_t bits_of_float(float value) {
   return bits;
 }
 
+// The larger of `value` and 0; a NaN may become 0. Floats below 0 are integers below 0.
+EFFDET_INLINE float positive_part(float value) {
+  const auto bits = static_cast<int32_t>(bits_of_float(value));
+  return float_of_bits(static_cast<uint32_t>(bits > 0 ? bits : 0));
+}
+
 // How a storage type becomes float and back (to nearest, ties to even). `Float16` and `BFloat16`
 // stand for their 16 bits.
 struct Float32 {
@@ -72,20 +78,32 @@ struct Float16 {
   }
 };
 
-// 2^t for t in [-126, 127]; relative error 1e-7.
+// 2^t for t in [-126, 127]; relative error 1e-7. The polynomials are minimax fits of our own,
+// evaluated by Estrin's scheme: the loops wait for chains of dependent instructions, not for
+// their number.
 EFFDET_INLINE float exp2_in_range(float t) {
   const float shifter = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
   const float shifted = t + shifter;
   const uint32_t exponent = bits_of_float(shifted) << 23;
-  const float f = t - (shifted - shifter);  // [-0.5, 0.5]
-  float p = 1.5353362e-4f;
-  p = multiply_add(p, f, 1.3398874e-3f);
-  p = multiply_add(p, f, 9.6184373e-3f);
-  p = multiply_add(p, f, 5.5503324e-2f);
-  p = multiply_add(p, f, 2.4022648e-1f);
-  p = multiply_add(p, f, 6.9314720e-1f);
-  p = multiply_add(p, f, 1.0f);
+  const float f = t - (shifted - shifter), f2 = f * f;  // f in [-0.5, 0.5]
+  const float low = multiply_add(0.69314718f, f, 1.f);
+  const float middle = multiply_add(0.055503286f, f, 0.24022646f);
+  const float top = multiply_add(0.0013399931f, f, 0.009618489f);
+  const float high = multiply_add(0.00015345812f, f2, top);
+  const float p = multiply_add(multiply_add(high, f2, middle), f2, low);
   return float_of_bits(bits_of_float(p) + exponent);
+}
+
+// log(1 + e) for e in [0, 1]; relative error 1e-7, also where e is tiny.
+EFFDET_INLINE float log1p_in_range(float e) {
+  const float e2 = e * e, e4 = e2 * e2;
+  const float p01 = multiply_add(-0.49999493f, e, 0.99999994f);
+  const float p23 = multiply_add(-0.24842982f, e, 0.33319098f);
+  const float p45 = multiply_add(-0.13663244f, e, 0.19106007f);
+  const float p67 = multiply_add(-0.029505232f, e, 0.07822594f);
+  const float low = multiply_add(p23, e2, p01);
+  const float high = multiply_add(0.0052326927f, e4, multiply_add(p67, e2, p45));
+  return e * multiply_add(high, e4, low);
 }
 
 }  // namespace effdet::EFFDET_ISA
