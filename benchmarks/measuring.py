@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the benchmark programs share: timing in turn, and the form of a result file."""
+
+import datetime
+import json
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from effdet.ops import build_info
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def best_in_turn(
+    subjects: Mapping[str, Callable[[], Any]], *, rounds: int = 15
+) -> dict[str, float]:
+    """Shortest CPU time of each subject in milliseconds.
+
+    All take their turn in every round, so that whatever else the machine does hits them alike, and
+    their ratios carry over to other machines.
+    """
+    for run in subjects.values():
+        run()  # what happens only once: compilation, memory
+    times = dict.fromkeys(subjects, float("inf"))
+    for _ in range(rounds):
+        for name, run in subjects.items():
+            start = time.process_time()
+            run()
+            times[name] = min(times[name], time.process_time() - start)
+    return {name: 1e3 * seconds for name, seconds in times.items()}
+
+
+def write_result(name: str, figures: Mapping[str, Any]) -> None:
+    """Write results/NAME.json: the figures, and where, when and how they were measured."""
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    result = {
+        "command": "python benchmarks/" + " ".join(words),
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "commit": commit(),
+        "machine": machine(),
+        "build": build_info(),
+        **figures,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+
+
+def machine() -> str:
+    """Processor, threads and torch in a line."""
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    model = re.search(r"model name\s*: (.*)", text)
+    name = model.group(1) if model else platform.processor()
+    threads = torch.get_num_threads()
+    return f"{name}, {threads} thread{'s' * (threads > 1)}, torch {torch.__version__}"
+
+
+def commit() -> str:
+    """The commit that was measured, with a plus where files differ from it."""
+    root = Path(__file__).parents[1]
+    command = ["git", "describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
