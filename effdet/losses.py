@@ -3,36 +3,16 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from effdet import distributed
-from effdet.levels import flatten_levels, values_per_anchor
-from effdet.ops import sigmoid_focal_loss
+from effdet.levels import values_per_anchor
+from effdet.ops import huber_box_loss, sigmoid_focal_loss
 from effdet.structures import Target
 from effdet.targets import assign_targets
 
 HUBER_DELTA = 0.1
 """Where the box loss turns from square to linear, in units of the box deltas."""
-
-
-def box_loss(box_deltas: Tensor, box_targets: Tensor) -> Tensor:
-    """Huber loss summed over all coordinates whose target is not exactly zero.
-
-    The mask is the reference's: background anchors have zero targets, and a foreground coordinate
-    that happens to be zero counts as background too.
-
-    Args:
-        box_deltas: ``[B, A, 4]`` predictions.
-        box_targets: ``[B, A, 4]`` float32.
-
-    Returns:
-        float32 scalar.
-    """
-    loss = torch.nn.functional.huber_loss(
-        box_deltas.float(), box_targets, reduction="none", delta=HUBER_DELTA
-    )
-    return torch.where(box_targets != 0, loss, 0.0).sum()
 
 
 class DetectionLoss:
@@ -94,5 +74,14 @@ class DetectionLoss:
             normalizer=normalizer,
             grad_scale=grad_scale,
         )
-        box = box_loss(flatten_levels(box_deltas, 4), assignment.box_targets) / (4 * normalizer)
+        box_scale = self.box_loss_weight * (1.0 if grad_scale is None else grad_scale)
+        box = huber_box_loss(
+            box_deltas,
+            self.anchors,
+            assignment.boxes,
+            assignment.matched,
+            normalizer=4 * normalizer,
+            grad_scale=box_scale,
+            delta=HUBER_DELTA,
+        )
         return {"loss": cls + self.box_loss_weight * box, "cls_loss": cls, "box_loss": box}

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from effdet import distributed
 from effdet.levels import as_one_level
-from effdet.losses import DetectionLoss, box_loss
+from effdet.losses import DetectionLoss
 from effdet.structures import Target
 from tests import golden
 
@@ -48,34 +48,6 @@ def losses_of(
     """The losses of ``[B, A, K]`` logits and ``[B, A, 4]`` deltas."""
     criterion = DetectionLoss(anchors, **settings)
     return criterion(as_one_level(logits), as_one_level(deltas), targets)
-
-
-def test_box_loss_is_the_references_on_hand_numbers() -> None:
-    targets = torch.tensor([[[0.0, 0.05, 0.1, 0.3]]])
-    deltas = torch.tensor([[[0.5, 0.0, 0.0, 0.0]]])
-    # 0 (masked) + 0.05^2 / 2 + 0.1^2 / 2 + 0.1 * 0.3 - 0.1^2 / 2
-    total = box_loss(deltas, targets)
-    assert_close(total, torch.tensor(0.00125 + 0.005 + 0.025))
-    (expected,) = numbers("box_loss huber (normaliser 1 pos => /4):")
-    assert_close(total / 4, torch.tensor(expected))
-    assert expected == pytest.approx(0.0078125, rel=1e-6)
-
-
-def test_box_loss_looks_at_each_coordinate_with_a_target() -> None:
-    deltas = torch.full((2, 3, 4), 0.7, requires_grad=True)
-    targets = torch.zeros(2, 3, 4)
-    targets[1, 2, 3] = 1.0
-    loss = box_loss(deltas, targets)
-    assert_close(loss, torch.tensor(0.1 * 0.3 - 0.005))
-    loss.backward()
-    assert deltas.grad is not None
-    assert deltas.grad.nonzero().tolist() == [[1, 2, 3]]
-
-
-def test_box_loss_of_half_precision_is_computed_in_float32() -> None:
-    loss = box_loss(torch.zeros(1, 1, 4, dtype=torch.bfloat16), torch.full((1, 1, 4), 0.3))
-    assert loss.dtype == torch.float32
-    assert_close(loss, torch.tensor(4 * 0.025))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

@@ -10,8 +10,9 @@ from torch.testing import assert_close
 from effdet.anchors import build_anchors, feature_sizes
 from effdet.boxes import decode_boxes
 from effdet.config import model_config
+from effdet.ops.box_loss import box_targets
 from effdet.structures import BACKGROUND, IGNORE, Target
-from effdet.targets import Assignment, assign_targets, match_anchors
+from effdet.targets import Assignment, assign_targets, pad_targets
 from tests import golden
 
 CONFIG = model_config("efficientdet_d0", image_size=(128, 128))
@@ -30,9 +31,9 @@ def target(boxes: list[list[float]], labels: list[int], crowd: list[int] | None 
     )
 
 
-def match(boxes: list[list[float]], crowd: list[int] | None = None) -> list[int]:
-    given = target(boxes, [0] * len(boxes), crowd)
-    return match_anchors(SQUARES, given.boxes, given.crowd).tolist()
+def deltas_of(anchors: Tensor, assignment: Assignment) -> Tensor:
+    """``[B, A, 4]`` offsets that the box loss aims at."""
+    return box_targets(anchors, assignment.boxes, assignment.matched)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def test_the_same_anchors_match_as_in_the_reference(reference: Assignment) -> No
 
 
 def test_box_targets_sum_up_as_in_the_reference(reference: Assignment) -> None:
-    deltas = by_level(reference.box_targets[0])
+    deltas = by_level(deltas_of(build_anchors(CONFIG), reference)[0])
     for line in golden.lines("boxtarget abs sum level"):
         level, total = re.split(r"\s+", line)
         assert_close(deltas[int(level)].abs().sum(), torch.tensor(float(total)), rtol=1e-5, atol=0)
@@ -76,55 +77,27 @@ def test_box_targets_sum_up_as_in_the_reference(reference: Assignment) -> None:
 
 def test_box_targets_decode_to_the_matched_boxes(reference: Assignment) -> None:
     anchors = build_anchors(CONFIG)
+    deltas = deltas_of(anchors, reference)[0]
     cat = reference.cls_targets[0] == 2
-    boxes = decode_boxes(reference.box_targets[0][cat], anchors[cat])
+    boxes = decode_boxes(deltas[cat], anchors[cat])
     assert_close(boxes, torch.tensor([12.0, 10, 90, 70]).expand_as(boxes), rtol=1e-4, atol=1e-3)
-    assert not reference.box_targets[0][reference.cls_targets[0] < 0].any()
+    assert not deltas[reference.cls_targets[0] < 0].any()
 
 
-def test_an_overlap_of_one_half_matches_and_less_does_not() -> None:
-    # The first box takes anchor 1 by force; anchor 0 overlaps the second by exactly 1/2, anchor 2
-    # the third by 0.4, but neither is the best anchor of an otherwise unmatched box.
-    half, less = [0.0, 0, 10, 5], [40.0, 0, 50, 4]
-    better = [[0.0, 0, 10, 10]]
-    anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [40, 0, 50, 10], [40, 0, 50, 4]])
-    boxes = torch.tensor([half, less])
-    assert match_anchors(anchors, boxes, torch.zeros(2, dtype=torch.bool)).tolist() == [
-        0, 0, BACKGROUND, 1,
+def test_targets_of_unequal_length_are_padded() -> None:
+    boxes, labels = pad_targets(
+        [
+            target([[0.0, 0, 10, 8]], [3]),
+            target([], []),
+            target([[40.0, 0, 50, 10], [60, 0, 70, 7]], [1, 2], crowd=[0, 1]),
+        ]
+    )
+    assert labels.tolist() == [[3, BACKGROUND], [BACKGROUND] * 2, [1, IGNORE]]
+    assert labels.dtype == torch.int64
+    assert boxes.tolist() == [
+        [[0, 0, 10, 8], [0] * 4], [[0] * 4] * 2, [[40, 0, 50, 10], [60, 0, 70, 7]],
     ]  # fmt: skip
-    assert match(better) == [0, BACKGROUND, BACKGROUND, BACKGROUND]
-
-
-def test_every_box_takes_its_best_anchor_however_little_they_overlap() -> None:
-    assert match([[29.0, 9, 35, 19]]) == [BACKGROUND, 0, BACKGROUND, BACKGROUND]
-
-
-def test_a_box_that_touches_no_anchor_takes_the_first() -> None:
-    assert match([[200.0, 200, 210, 210]]) == [0, BACKGROUND, BACKGROUND, BACKGROUND]
-
-
-def test_of_equally_good_anchors_the_first_is_forced() -> None:
-    assert match([[15.0, 0, 35, 5], [5, 5, 25, 9]])[:2] == [1, 0]
-    assert match([[8.0, 0, 22, 10]]) == [0, BACKGROUND, BACKGROUND, BACKGROUND]
-
-
-def test_of_boxes_that_force_one_anchor_the_lowest_index_wins() -> None:
-    # Both want anchor 1; the second overlaps it more.
-    assert match([[20.0, 0, 23, 10], [20, 0, 30, 9]]) == [BACKGROUND, 0, BACKGROUND, BACKGROUND]
-    assert match([[20.0, 0, 30, 9], [20, 0, 23, 10]]) == [BACKGROUND, 0, BACKGROUND, BACKGROUND]
-
-
-def test_of_equally_good_boxes_an_anchor_takes_the_first() -> None:
-    assert match([[0.0, 0, 10, 8], [0, 0, 10, 8]]) == [0, BACKGROUND, BACKGROUND, BACKGROUND]
-
-
-def test_a_crowd_matches_nothing_even_by_force() -> None:
-    assert match([[0.0, 0, 10, 10]], crowd=[1]) == [BACKGROUND] * 4
-    assert match([[0.0, 0, 10, 10], [20, 0, 30, 10]], crowd=[1, 0]) == [
-        BACKGROUND, 1, BACKGROUND, BACKGROUND,
-    ]  # fmt: skip
-    # A better fitting crowd does not take the anchor from the object.
-    assert match([[0.0, 0, 10, 10], [0, 0, 10, 6]], crowd=[1, 0])[0] == 1
+    assert boxes.dtype == torch.float32
 
 
 def test_background_mostly_on_a_crowd_is_ignored_and_objects_there_are_not() -> None:
@@ -142,9 +115,10 @@ def test_background_mostly_on_a_crowd_is_ignored_and_objects_there_are_not() -> 
 def test_an_image_without_boxes_is_all_background() -> None:
     assignment = assign_targets(SQUARES, [target([], [])])
     assert assignment.cls_targets.tolist() == [[BACKGROUND] * 4]
-    assert assignment.cls_targets.dtype == torch.int64
+    assert assignment.cls_targets.dtype == torch.int32
     assert assignment.num_foreground.item() == 0
-    assert not assignment.box_targets.any()
+    assert assignment.boxes.shape == (1, 0, 4)
+    assert not deltas_of(SQUARES, assignment).any()
 
 
 def test_a_batch_is_its_images() -> None:
@@ -156,11 +130,12 @@ def test_a_batch_is_its_images() -> None:
     batch = assign_targets(SQUARES, targets)
     singles = [assign_targets(SQUARES, [one]) for one in targets]
     assert torch.equal(batch.cls_targets, torch.cat([s.cls_targets for s in singles]))
-    assert torch.equal(batch.box_targets, torch.cat([s.box_targets for s in singles]))
+    assert torch.equal(batch.matched, torch.cat([s.matched for s in singles]))
+    deltas = torch.cat([deltas_of(SQUARES, s) for s in singles])
+    assert torch.equal(deltas_of(SQUARES, batch), deltas)
     assert batch.num_foreground.item() == 3
-    assert batch.box_targets.dtype == torch.float32
 
 
 def test_a_box_without_area_gives_finite_targets() -> None:
     assignment = assign_targets(SQUARES, [target([[5.0, 5, 5, 5]], [0])])
-    assert assignment.box_targets.isfinite().all()
+    assert deltas_of(SQUARES, assignment).isfinite().all()

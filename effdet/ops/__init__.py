@@ -3,8 +3,17 @@
 
 from effdet.ops import _extension
 from effdet.ops._extension import build_info
+from effdet.ops.assign import AnchorAssignment, assign_anchors
+from effdet.ops.box_loss import box_targets, huber_box_loss
 from effdet.ops.focal_loss import sigmoid_focal_loss
 
-__all__ = ["build_info", "sigmoid_focal_loss"]
+__all__ = [
+    "AnchorAssignment",
+    "assign_anchors",
+    "box_targets",
+    "build_info",
+    "huber_box_loss",
+    "sigmoid_focal_loss",
+]
 
 _extension.load()
