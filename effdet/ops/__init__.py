@@ -3,8 +3,9 @@
 
 from effdet.ops import _extension
 from effdet.ops._extension import build_info
+from effdet.ops.ema import ema_update_
 from effdet.ops.focal_loss import sigmoid_focal_loss
 
-__all__ = ["build_info", "sigmoid_focal_loss"]
+__all__ = ["build_info", "ema_update_", "sigmoid_focal_loss"]
 
 _extension.load()

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // All inner loops, for the instruction set that the including file has chosen.
 #pragma once
+#include "ema_simd.h"
 #include "focal_loss_simd.h"
 #include "rescale_simd.h"

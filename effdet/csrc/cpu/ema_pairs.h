@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+// The arguments of effdet::ema_update_, checked and brought into one form, for CPU and CUDA.
+#pragma once
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <utility>
+#include <vector>
+
+namespace effdet {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// How an average follows its values. A float32 average follows float32 and 16-bit values, a float64
+// average float64 values; integers are copied.
+enum class EmaKind { float32, float16, bfloat16, float64, copy };
+
+// An average and its values, both without gaps and in the same order.
+struct EmaPair {
+  EmaKind kind;
+  char* average;
+  const char* value;
+  int64_t count;  // elements
+  int64_t bytes;  // of the average
+};
+
+// All pairs that hold anything, by rising address of the average.
+class EmaPairs {
+ public:
+  EmaPairs(const std::vector<Tensor>& averages, const std::vector<Tensor>& values,
+           const Tensor& updates) {
+    STD_TORCH_CHECK(averages.size() == values.size(), "ema_update_: ", averages.size(),
+                    " averages but ", values.size(), " values");
+    pairs_.reserve(averages.size());
+    for (size_t i = 0; i < averages.size(); ++i) add(averages[i], values[i], updates, i);
+    const auto before = [](const EmaPair& a, const EmaPair& b) { return a.average < b.average; };
+    if (!std::is_sorted(pairs_.begin(), pairs_.end(), before))
+      std::sort(pairs_.begin(), pairs_.end(), before);
+    for (size_t i = 1; i < pairs_.size(); ++i)
+      STD_TORCH_CHECK(pairs_[i - 1].average + pairs_[i - 1].bytes <= pairs_[i].average,
+                      "ema_update_: averages must not share memory");
+  }
+
+  auto begin() const { return pairs_.begin(); }
+  auto end() const { return pairs_.end(); }
+  size_t size() const { return pairs_.size(); }
+  const EmaPair& operator[](size_t i) const { return pairs_[i]; }
+
+  // To be called after the update: writes back averages that had to be copied to close their gaps.
+  void finish() {
+    for (auto& [average, dense] : copies_) torch::stable::copy_(average, dense);
+  }
+
+ private:
+  using Sizes = torch::headeronly::IntHeaderOnlyArrayRef;
+
+  void add(Tensor average, Tensor value, const Tensor& updates, size_t index) {
+    const auto kind = kind_of(average.scalar_type(), value.scalar_type());
+    STD_TORCH_CHECK(kind, "ema_update_: dtypes of averages[", index, "] and values[", index,
+                    "] do not fit");
+    STD_TORCH_CHECK(same_device(average, updates) && same_device(value, updates),
+                    "ema_update_: averages[", index, "], values[", index,
+                    "] and updates must be on one device");
+    const auto sizes = average.sizes(), strides = average.strides();
+    STD_TORCH_CHECK(equal(sizes, value.sizes()), "ema_update_: shapes of averages[", index,
+                    "] and values[", index, "] differ");
+    if (average.numel() == 0) return;
+    if (!is_dense(sizes, strides)) {
+      STD_TORCH_CHECK(!overlaps(sizes, strides), "ema_update_: averages[", index,
+                      "] must not overlap itself");
+      Tensor dense = torch::stable::contiguous(average);
+      copies_.emplace_back(average, dense);
+      return add(dense, torch::stable::contiguous(value), updates, index);
+    }
+    if (!same_order(sizes, strides, value.strides())) {
+      Tensor ordered = torch::stable::empty_like(average);
+      torch::stable::copy_(ordered, value);
+      return add(average, ordered, updates, index);
+    }
+    pairs_.push_back({*kind, static_cast<char*>(average.mutable_data_ptr()),
+                      static_cast<const char*>(value.const_data_ptr()), average.numel(),
+                      average.numel() * static_cast<int64_t>(average.element_size())});
+    // A copy of the values must live until the update has run; a handle is all that it costs.
+    kept_.push_back(std::move(value));
+  }
+
+  static std::optional<EmaKind> kind_of(ScalarType average, ScalarType value) {
+    switch (average) {
+      case ScalarType::Float:
+        if (value == ScalarType::Float) return EmaKind::float32;
+        if (value == ScalarType::Half) return EmaKind::float16;
+        if (value == ScalarType::BFloat16) return EmaKind::bfloat16;
+        return std::nullopt;
+      case ScalarType::Double:
+        return value == ScalarType::Double ? std::optional(EmaKind::float64) : std::nullopt;
+      case ScalarType::Bool:
+      case ScalarType::Byte:
+      case ScalarType::Char:
+      case ScalarType::Short:
+      case ScalarType::Int:
+      case ScalarType::Long:
+        return value == average ? std::optional(EmaKind::copy) : std::nullopt;
+      default:
+        return std::nullopt;
+    }
+  }
+
+  static bool same_device(const Tensor& a, const Tensor& b) {
+    return (a.is_cpu() && b.is_cpu()) ||
+           (a.is_cuda() && b.is_cuda() && a.get_device_index() == b.get_device_index());
+  }
+
+  static bool equal(Sizes a, Sizes b) {
+    return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin());
+  }
+
+  // Whether the elements lie in memory in the same order. The stride of a size of 1 says nothing.
+  static bool same_order(Sizes sizes, Sizes a, Sizes b) {
+    for (size_t d = 0; d < sizes.size(); ++d)
+      if (sizes[d] > 1 && a[d] != b[d]) return false;
+    return true;
+  }
+
+  // Dimensions of more than one element as (stride, size), the innermost first.
+  static std::vector<std::pair<int64_t, int64_t>> by_stride(Sizes sizes, Sizes strides) {
+    std::vector<std::pair<int64_t, int64_t>> dimensions;
+    for (size_t d = 0; d < sizes.size(); ++d)
+      if (sizes[d] > 1) dimensions.emplace_back(strides[d], sizes[d]);
+    std::sort(dimensions.begin(), dimensions.end());
+    return dimensions;
+  }
+
+  // Whether the elements fill their memory without gaps, in any order of the dimensions.
+  static bool is_dense(Sizes sizes, Sizes strides) {
+    int64_t expected = 1;
+    size_t d = sizes.size();
+    while (d > 0 && (sizes[d - 1] == 1 || strides[d - 1] == expected)) expected *= sizes[--d];
+    if (d == 0) return true;  // contiguous, as most are
+    expected = 1;
+    for (const auto& [stride, size] : by_stride(sizes, strides)) {
+      if (stride != expected) return false;
+      expected *= size;
+    }
+    return true;
+  }
+
+  // Whether two elements may share memory: true for any but plainly nested strides.
+  static bool overlaps(Sizes sizes, Sizes strides) {
+    int64_t span = 0;
+    for (const auto& [stride, size] : by_stride(sizes, strides)) {
+      if (stride <= span) return true;
+      span += stride * (size - 1);
+    }
+    return false;
+  }
+
+  std::vector<EmaPair> pairs_;
+  std::vector<Tensor> kept_;
+  std::vector<std::pair<Tensor, Tensor>> copies_;
+};
+
+// The rest of what must hold: `updates` and `found_inf` are read without further checks.
+inline void check_ema_settings(const Tensor& updates, const std::optional<Tensor>& found_inf,
+                               double decay) {
+  STD_TORCH_CHECK(updates.scalar_type() == ScalarType::Long && updates.dim() == 1 &&
+                      updates.size(0) == 2 && updates.is_contiguous(),
+                  "ema_update_: updates must be int64 [2], contiguous");
+  STD_TORCH_CHECK(decay >= 0 && decay <= 1, "ema_update_: decay must be in [0, 1], got ", decay);
+  if (!found_inf) return;
+  STD_TORCH_CHECK(found_inf->scalar_type() == ScalarType::Float && found_inf->numel() == 1 &&
+                      found_inf->is_cpu() == updates.is_cpu() &&
+                      found_inf->is_cuda() == updates.is_cuda() &&
+                      found_inf->get_device_index() == updates.get_device_index(),
+                  "ema_update_: found_inf must be one float32 on the device of updates");
+}
+
+}  // namespace effdet
