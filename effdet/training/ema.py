@@ -25,7 +25,7 @@ class ModelEma:
 
     The tensors of ``module`` keep names, shapes and strides, but lie one behind the other in one
     buffer a dtype, float32 for 16-bit weights, so that an update is one pass over memory. After
-    ``module.to(...)`` or where one of its tensors was replaced, the next update makes new buffers.
+    ``module.to(...)`` the next update makes new buffers.
 
     Args:
         model: the model to follow, on one device. Its tensors may change and be replaced, its
@@ -67,7 +67,7 @@ class ModelEma:
             ValueError: for a model of another architecture or on another device than ``module``.
         """
         averages = [names[name] for names, name in self._slots]
-        if [tensor.data_ptr() for tensor in averages] != self._pointers:
+        if any(averages[i].data_ptr() != pointer for i, pointer in self._ends):
             averages = self._flatten()
         ema_update_(
             averages,
@@ -103,7 +103,9 @@ class ModelEma:
         averages = [tensors[i] for i in self._order]
         for dtype in dict.fromkeys(average_dtype(tensor) for tensor in averages):
             _join([tensor for tensor in averages if average_dtype(tensor) == dtype], dtype)
-        self._pointers = [tensor.data_ptr() for tensor in averages]
+        # The ends tell whether the module moved; where a tensor between them was replaced, the
+        # update is still right, only not in one launch.
+        self._ends = [(i, averages[i].data_ptr()) for i in ((0, -1) if averages else ())]
         if averages:
             self._count = self._count.to(averages[0].device)
         return averages

@@ -38,7 +38,11 @@ class EmaPairs {
     STD_TORCH_CHECK(averages.size() == values.size(), "ema_update_: ", averages.size(),
                     " averages but ", values.size(), " values");
     pairs_.reserve(averages.size());
-    for (size_t i = 0; i < averages.size(); ++i) add(averages[i], values[i], updates, i);
+    on_cpu_ = updates.is_cpu();
+    for (size_t i = 0; i < averages.size(); ++i) {
+      check(averages[i], values[i], updates, i);
+      if (averages[i].numel() > 0) add(averages[i], values[i], i);
+    }
     const auto before = [](const EmaPair& a, const EmaPair& b) { return a.average < b.average; };
     if (!std::is_sorted(pairs_.begin(), pairs_.end(), before))
       std::sort(pairs_.begin(), pairs_.end(), before);
@@ -52,45 +56,51 @@ class EmaPairs {
   size_t size() const { return pairs_.size(); }
   const EmaPair& operator[](size_t i) const { return pairs_[i]; }
 
-  // To be called after the update: writes back averages that had to be copied to close their gaps.
+  // To be called after the update: writes back the averages that were copied.
   void finish() {
-    for (auto& [average, dense] : copies_) torch::stable::copy_(average, dense);
+    for (auto& [average, dense] : written_back_) torch::stable::copy_(average, dense);
   }
 
  private:
   using Sizes = torch::headeronly::IntHeaderOnlyArrayRef;
 
-  void add(Tensor average, Tensor value, const Tensor& updates, size_t index) {
-    const auto kind = kind_of(average.scalar_type(), value.scalar_type());
-    STD_TORCH_CHECK(kind, "ema_update_: dtypes of averages[", index, "] and values[", index,
-                    "] do not fit");
+  void check(const Tensor& average, const Tensor& value, const Tensor& updates,
+             size_t index) const {
+    STD_TORCH_CHECK(kind_of(average, value), "ema_update_: dtypes of averages[", index,
+                    "] and values[", index, "] do not fit");
     STD_TORCH_CHECK(same_device(average, updates) && same_device(value, updates),
                     "ema_update_: averages[", index, "], values[", index,
                     "] and updates must be on one device");
+    STD_TORCH_CHECK(equal(average.sizes(), value.sizes()), "ema_update_: shapes of averages[",
+                    index, "] and values[", index, "] differ");
+  }
+
+  // Adds a pair that fits, with copies in place of tensors with gaps or of another order. The
+  // tensors given outlive this object.
+  void add(const Tensor& average, const Tensor& value, size_t index) {
     const auto sizes = average.sizes(), strides = average.strides();
-    STD_TORCH_CHECK(equal(sizes, value.sizes()), "ema_update_: shapes of averages[", index,
-                    "] and values[", index, "] differ");
-    if (average.numel() == 0) return;
     if (!is_dense(sizes, strides)) {
       STD_TORCH_CHECK(!overlaps(sizes, strides), "ema_update_: averages[", index,
                       "] must not overlap itself");
-      Tensor dense = torch::stable::contiguous(average);
-      copies_.emplace_back(average, dense);
-      return add(dense, torch::stable::contiguous(value), updates, index);
+      written_back_.emplace_back(average, torch::stable::contiguous(average));
+      const auto& dense = written_back_.back().second;
+      copies_.push_back(torch::stable::contiguous(value));
+      return push(dense, copies_.back());
     }
-    if (!same_order(sizes, strides, value.strides())) {
-      Tensor ordered = torch::stable::empty_like(average);
-      torch::stable::copy_(ordered, value);
-      return add(average, ordered, updates, index);
-    }
-    pairs_.push_back({*kind, static_cast<char*>(average.mutable_data_ptr()),
-                      static_cast<const char*>(value.const_data_ptr()), average.numel(),
-                      average.numel() * static_cast<int64_t>(average.element_size())});
-    // A copy of the values must live until the update has run; a handle is all that it costs.
-    kept_.push_back(std::move(value));
+    if (same_order(sizes, strides, value.strides())) return push(average, value);
+    copies_.push_back(torch::stable::empty_like(average));
+    torch::stable::copy_(copies_.back(), value);
+    push(average, copies_.back());
   }
 
-  static std::optional<EmaKind> kind_of(ScalarType average, ScalarType value) {
+  void push(const Tensor& average, const Tensor& value) {
+    pairs_.push_back({*kind_of(average, value), static_cast<char*>(average.mutable_data_ptr()),
+                      static_cast<const char*>(value.const_data_ptr()), average.numel(),
+                      average.numel() * static_cast<int64_t>(average.element_size())});
+  }
+
+  static std::optional<EmaKind> kind_of(const Tensor& of_average, const Tensor& of_value) {
+    const auto average = of_average.scalar_type(), value = of_value.scalar_type();
     switch (average) {
       case ScalarType::Float:
         if (value == ScalarType::Float) return EmaKind::float32;
@@ -111,9 +121,9 @@ class EmaPairs {
     }
   }
 
-  static bool same_device(const Tensor& a, const Tensor& b) {
-    return (a.is_cpu() && b.is_cpu()) ||
-           (a.is_cuda() && b.is_cuda() && a.get_device_index() == b.get_device_index());
+  bool same_device(const Tensor& tensor, const Tensor& updates) const {
+    if (on_cpu_) return tensor.is_cpu();
+    return tensor.is_cuda() && tensor.get_device_index() == updates.get_device_index();
   }
 
   static bool equal(Sizes a, Sizes b) {
@@ -161,8 +171,9 @@ class EmaPairs {
   }
 
   std::vector<EmaPair> pairs_;
-  std::vector<Tensor> kept_;
-  std::vector<std::pair<Tensor, Tensor>> copies_;
+  std::vector<Tensor> copies_;
+  std::vector<std::pair<Tensor, Tensor>> written_back_;  // an average and its dense copy
+  bool on_cpu_;
 };
 
 // The rest of what must hold: `updates` and `found_inf` are read without further checks.
