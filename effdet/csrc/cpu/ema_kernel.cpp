@@ -33,7 +33,7 @@ const Value* at(const char* start, int64_t index) {
   return reinterpret_cast<const Value*>(start) + index;
 }
 
-// Moves elements [begin, begin + count) of one pair.
+// Moves the elements [begin, begin + count) of one pair.
 void move(const EmaPair& pair, int64_t begin, int64_t count, double weight) {
   const float w = static_cast<float>(weight);
   char* average = pair.average;
@@ -76,6 +76,7 @@ void move_all(const EmaPairs& pairs, double weight) {
 // effdet::ema_update_
 void ema_update_(std::vector<Tensor> averages, std::vector<Tensor> values, Tensor updates,
                  std::optional<Tensor> found_inf, double decay) {
+  STD_TORCH_CHECK(updates.is_cpu(), "ema_update_: updates must be on the device of the averages");
   check_ema_settings(updates, found_inf, decay);
   EmaPairs pairs(averages, values, updates);
   if (found_inf && *static_cast<const float*>(found_inf->const_data_ptr()) != 0) return;

@@ -12,23 +12,12 @@
 #include <utility>
 #include <vector>
 
+#include "ema.h"
+
 namespace effdet {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-
-// How an average follows its values. A float32 average follows float32 and 16-bit values, a float64
-// average float64 values; integers are copied.
-enum class EmaKind { float32, float16, bfloat16, float64, copy };
-
-// An average and its values, both without gaps and in the same order.
-struct EmaPair {
-  EmaKind kind;
-  char* average;
-  const char* value;
-  int64_t count;  // elements
-  int64_t bytes;  // of the average
-};
 
 // All pairs that hold anything, by rising address of the average.
 class EmaPairs {
@@ -51,8 +40,8 @@ class EmaPairs {
                       "ema_update_: averages must not share memory");
   }
 
-  auto begin() const { return pairs_.begin(); }
-  auto end() const { return pairs_.end(); }
+  const EmaPair* begin() const { return pairs_.data(); }
+  const EmaPair* end() const { return pairs_.data() + pairs_.size(); }
   size_t size() const { return pairs_.size(); }
   const EmaPair& operator[](size_t i) const { return pairs_[i]; }
 
