@@ -10,6 +10,8 @@ Environment variables:
         where it is not, ``0`` leaves them out.
     EFFDET_REQUIRE_KERNELS: ``1`` fails where kernels cannot be compiled. Without it the
         installation goes on without them, and the PyTorch implementations are used.
+    EFFDET_SANITIZE: ``1`` puts AddressSanitizer and UndefinedBehaviorSanitizer into the CPU
+        kernels; such a build only loads where they are in the process already (``make sanitize``).
     TORCH_CUDA_ARCH_LIST, CUDA_HOME, CXX, MAX_JOBS: as everywhere with PyTorch.
 """
 
@@ -34,6 +36,8 @@ CXX_FLAGS = [
     # What the loops of csrc/cpu/*_simd.h need to be vectorised, and to round as PyTorch does.
     *("-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"),
 ]
+SANITIZERS = "-fsanitize=address,undefined,float-cast-overflow"
+SANITIZE_FLAGS = [SANITIZERS, "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g1"]
 NVCC_FLAGS = ["-O3", "-std=c++17"]
 
 
@@ -152,13 +156,16 @@ def extension(kind: Any, name: str, folder: str, record: str, include: str, opti
     ]
     if folder == "cuda":
         macros.append(("USE_CUDA", "1"))
+    sanitize = os.environ.get("EFFDET_SANITIZE") == "1" and folder == "cpu"
+    cxx_flags = CXX_FLAGS + (SANITIZE_FLAGS if sanitize else [])
     module = kind(
         f"effdet.{name}",
         sources,
         depends=glob(f"effdet/csrc/{folder}/*.h") + glob(f"effdet/csrc/{folder}/*.cuh"),
         include_dirs=[include],
         define_macros=macros,
-        extra_compile_args={"cxx": CXX_FLAGS, "nvcc": NVCC_FLAGS},
+        extra_compile_args={"cxx": cxx_flags, "nvcc": NVCC_FLAGS},
+        extra_link_args=[SANITIZERS] if sanitize else [],
         optional=optional,
     )
     # Nothing in the kernels needs libtorch_python, whose ABI is not stable.

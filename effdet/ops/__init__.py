@@ -5,6 +5,7 @@ from effdet.ops import _extension
 from effdet.ops._extension import build_info
 from effdet.ops.assign import AnchorAssignment, assign_anchors
 from effdet.ops.box_loss import box_targets, huber_box_loss
+from effdet.ops.ema import ema_update_
 from effdet.ops.focal_loss import sigmoid_focal_loss
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "assign_anchors",
     "box_targets",
     "build_info",
+    "ema_update_",
     "huber_box_loss",
     "sigmoid_focal_loss",
 ]

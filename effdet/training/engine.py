@@ -81,7 +81,9 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:
-            self.ema.update(self.bare_model)
+            # The scaler skips the step where a gradient, and so their norm, is not finite.
+            found_inf = (~norm.isfinite()).float() if self.scaler.is_enabled() else None
+            self.ema.update(self.bare_model, found_inf)
         self.step += 1
         return {name: loss.detach() for name, loss in losses.items()} | {"grad_norm": norm}
 

@@ -2,5 +2,6 @@
 // All inner loops, for the instruction set that the including file has chosen.
 #pragma once
 #include "assign_simd.h"
+#include "ema_simd.h"
 #include "focal_loss_simd.h"
 #include "rescale_simd.h"
