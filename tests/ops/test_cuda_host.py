@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from effdet.boxes import encode_boxes
 from tests.cuda_shim import Library, build, pointer
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -36,15 +37,16 @@ void run(bool channels_last, int num_levels, const int* shapes, void** logits, v
                     batch, positions, anchors);
     first_anchor += positions * anchors;
   }
-  std::unique_ptr<double[]> partial_sums(new double[f.num_tiles]);
+  std::unique_ptr<double[]> partial_sums(new double[f.levels.num_tiles]);
   f.partial_sums = partial_sums.get();
-  if (f.num_tiles > 0) {
+  if (f.levels.num_tiles > 0) {
     with_focal_kernel<scalar_t>(layout, gamma, smoothing, [&](auto kernel) {
-      cuda_shim::launch(dim3(f.num_tiles), dim3(kFocalThreads), 0, [&] { kernel(f); });
+      cuda_shim::launch(dim3(f.levels.num_tiles), dim3(kFocalThreads), 0, [&] { kernel(f); });
     });
   }
   cuda_shim::launch(dim3(1), dim3(kSumThreads), 0, [&] {
-    mean_of_partial_sums(f.partial_sums, f.num_tiles, f.normalizer, static_cast<compute_t*>(loss));
+    mean_of_partial_sums(f.partial_sums, f.levels.num_tiles, f.normalizer,
+                         static_cast<compute_t*>(loss));
   });
 }
 
@@ -69,10 +71,92 @@ void quotients(uint32_t divisor, const uint32_t* numerators, uint32_t* result, i
 }
 """
 
+BOX = r"""
+#include "box_loss.cuh"
+#include "rescale.cuh"
+
+using namespace effdet;
+
+template <typename scalar_t>
+void run(int channels_last, int num_levels, const int* shapes, void** deltas, void** gradients,
+         const void* anchors, const void* boxes, const int* matched, int batch, int num_anchors,
+         int num_boxes, const void* normalizer, const void* grad_scale, double delta, void* loss) {
+  using compute_t = typename Storage<scalar_t>::compute_t;
+  BoxArguments<compute_t> b;
+  b.levels.num_anchors = num_anchors;
+  b.anchors = static_cast<const float4*>(anchors);
+  b.boxes = static_cast<const float4*>(boxes);
+  b.matched = matched;
+  b.num_boxes = num_boxes;
+  b.normalizer = static_cast<const compute_t*>(normalizer);
+  b.grad_scale = static_cast<const compute_t*>(grad_scale);
+  b.delta = static_cast<compute_t>(delta);
+  int64_t first_anchor = 0;
+  for (int l = 0; l < num_levels; ++l) {
+    const int positions = shapes[2 * l], at_one_position = shapes[2 * l + 1];
+    add_box_level(b, deltas[l], gradients[l], first_anchor, batch, positions, at_one_position);
+    first_anchor += positions * at_one_position;
+  }
+  std::unique_ptr<double[]> partial_sums(new double[b.levels.num_tiles]);
+  b.partial_sums = partial_sums.get();
+  if (b.levels.num_tiles > 0) {
+    cuda_shim::launch(dim3(b.levels.num_tiles), dim3(kBoxThreads), 0, [&] {
+      if (channels_last) {
+        box_loss<scalar_t, Layout::channels_last>(b);
+      } else {
+        box_loss<scalar_t, Layout::contiguous>(b);
+      }
+    });
+  }
+  cuda_shim::launch(dim3(1), dim3(kSumThreads), 0, [&] {
+    mean_of_partial_sums(b.partial_sums, b.levels.num_tiles, b.normalizer,
+                         static_cast<compute_t*>(loss));
+  });
+}
+
+template <typename scalar_t>
+void run_rescale(void** values, const int* sizes, int count, const void* grad_output,
+                 const void* grad_scale) {
+  using compute_t = typename Storage<scalar_t>::compute_t;
+  RescaleArguments<compute_t> r;
+  for (; r.count < count; ++r.count) {
+    r.values[r.count] = values[r.count];
+    r.sizes[r.count] = sizes[r.count];
+  }
+  r.grad_output = static_cast<const compute_t*>(grad_output);
+  r.grad_scale = static_cast<const compute_t*>(grad_scale);
+  cuda_shim::launch(dim3(2), dim3(kRescaleThreads), 0, [&] { rescale<scalar_t>(r); });
+}
+
+extern "C" {
+#define EFFDET_TEST(name, type)                                                                   \
+  void box_##name(int channels_last, int num_levels, const int* shapes, void** deltas,            \
+                  void** gradients, const void* anchors, const void* boxes, const int* matched,   \
+                  int batch, int num_anchors, int num_boxes, const void* normalizer,              \
+                  const void* grad_scale, double delta, void* loss) {                             \
+    run<type>(channels_last, num_levels, shapes, deltas, gradients, anchors, boxes, matched,      \
+              batch, num_anchors, num_boxes, normalizer, grad_scale, delta, loss);                \
+  }                                                                                               \
+  void rescale_##name(void** values, const int* sizes, int count, const void* grad_output,        \
+                      const void* grad_scale) {                                                   \
+    run_rescale<type>(values, sizes, count, grad_output, grad_scale);                             \
+  }
+EFFDET_TEST(float16, __half)
+EFFDET_TEST(bfloat16, __nv_bfloat16)
+EFFDET_TEST(float32, float)
+EFFDET_TEST(float64, double)
+}
+"""
+
 
 @pytest.fixture(scope="module")
 def focal(tmp_path_factory: pytest.TempPathFactory) -> Library:
     return build(FOCAL, tmp_path_factory.mktemp("focal"))
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Library:
+    return build(BOX, tmp_path_factory.mktemp("box"))
 
 
 def addresses(tensors: Sequence[Tensor]) -> ctypes.Array:
@@ -81,8 +165,8 @@ def addresses(tensors: Sequence[Tensor]) -> ctypes.Array:
 
 def flatten(levels: Sequence[Tensor], values: int) -> Tensor:
     """``[B, A, values]`` in anchor order of levels ``[B, anchors * values, H, W]``."""
-    batch = levels[0].shape[0]
-    return torch.cat([x.permute(0, 2, 3, 1).reshape(batch, -1, values) for x in levels], 1)
+    rows = [x.permute(0, 2, 3, 1).flatten(1) for x in levels]
+    return torch.cat([x.view(len(x), x.shape[1] // values, values) for x in rows], 1)
 
 
 def example(
@@ -341,3 +425,176 @@ def test_division_is_exact(focal: Library) -> None:
         result = torch.empty_like(numerators)
         focal.call("quotients", ctypes.c_uint32(divisor), numerators, result, numerators.numel())
         assert torch.equal(result, numerators // divisor)
+
+
+# --- box loss ---
+
+
+def box_example(
+    dtype: torch.dtype, channels_last: bool, shapes: Sequence[tuple[int, int, int]], batch: int = 3
+) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
+    """Deltas, anchors, boxes and matches; some targets are exactly 0."""
+    generator = torch.Generator().manual_seed(0)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    deltas = [
+        (0.3 * torch.randn(batch, anchors * 4, h, w, generator=generator))
+        .to(dtype)
+        .contiguous(memory_format=layout)
+        for anchors, h, w in shapes
+    ]
+    num_anchors = sum(anchors * h * w for anchors, h, w in shapes)
+    corners = 100 * torch.rand(num_anchors, 2, generator=generator)
+    sizes = 10 + 30 * torch.rand(num_anchors, 2, generator=generator)
+    anchors = torch.cat((corners, corners + sizes), -1)
+    boxes = (anchors[:6] + 3 * torch.randn(batch, 6, 4, generator=generator)).contiguous()
+    boxes[0, 0] = anchors[0]
+    boxes[1, 1] = anchors[1] + torch.tensor([2.0, 0, 2, 0])
+    matched = torch.randint(-2, 6, (batch, num_anchors), generator=generator, dtype=torch.int32)
+    matched[0, 0], matched[1, 1] = 0, 1
+    return deltas, anchors, boxes, matched
+
+
+def box_kernel(
+    box: Library,
+    example: tuple[list[Tensor], Tensor, Tensor, Tensor],
+    channels_last: bool,
+    delta: float,
+    need_grad: bool = True,
+) -> tuple[Tensor, list[Tensor]]:
+    deltas, anchors, boxes, matched = example
+    exact = torch.float64 if deltas[0].dtype == torch.float64 else torch.float32
+    gradients = [torch.full_like(x, torch.nan) for x in deltas]
+    shapes = torch.tensor([[x.shape[2] * x.shape[3], x.shape[1] // 4] for x in deltas])
+    loss = torch.full((), torch.nan, dtype=exact)
+    box.call(
+        f"box_{str(deltas[0].dtype).removeprefix('torch.')}",
+        int(channels_last),
+        len(deltas),
+        shapes.to(torch.int32).contiguous(),
+        addresses(deltas),
+        addresses(gradients if need_grad else [torch.empty(0)] * len(deltas)),
+        anchors,
+        boxes,
+        matched,
+        matched.shape[0],
+        matched.shape[1],
+        boxes.shape[1],
+        torch.tensor(3.0, dtype=exact),
+        torch.tensor(5.0, dtype=exact),
+        ctypes.c_double(delta),
+        loss,
+    )
+    return loss, gradients
+
+
+def box_exact(
+    example: tuple[list[Tensor], Tensor, Tensor, Tensor], delta: float
+) -> tuple[Tensor, Tensor]:
+    """Loss over 3, and 5 times its gradient ``[B, A, 4]``, in float64."""
+    deltas, anchors, boxes, matched = example
+    index = matched.long().clamp(min=0)[..., None].expand(-1, -1, 4)
+    targets = encode_boxes(boxes.gather(1, index), anchors)
+    counts = (matched >= 0)[..., None] & (targets != 0)
+    x = flatten(deltas, 4).double().requires_grad_()
+    terms = F.huber_loss(x, targets.double(), reduction="none", delta=delta)
+    loss = torch.where(counts, terms, 0.0).sum() / 3
+    (gradient,) = torch.autograd.grad(5 * loss, x)
+    return loss.detach(), gradient
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("delta", [0.1, 0.75])
+def test_box_loss(box: Library, dtype: torch.dtype, channels_last: bool, delta: float) -> None:
+    example = box_example(dtype, channels_last, SHAPES)
+    loss, gradients = box_kernel(box, example, channels_last, delta)
+    expected, expected_gradient = box_exact(example, delta)
+    rounding = {torch.float16: 2**-11, torch.bfloat16: 2**-8}.get(dtype, 0.0)
+    # The targets are float32 for every dtype, and their logarithm is the C library's.
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
+    gradient = flatten(gradients, 4)
+    torch.testing.assert_close(
+        gradient.double(), expected_gradient, rtol=rounding + 1e-6, atol=1e-6
+    )
+    assert torch.equal(gradient == 0, expected_gradient == 0)
+    alone, untouched = box_kernel(box, example, channels_last, delta, need_grad=False)
+    assert torch.equal(alone, loss)
+    assert all(x.isnan().all() for x in untouched)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_box_loss_of_several_tiles_repeats(box: Library, channels_last: bool) -> None:
+    example = box_example(torch.float16, channels_last, [(9, 24, 24), (9, 3, 3)], 2)
+    results = []
+    for seed in (0, 1, 9):
+        box.schedule(seed)
+        results.append(box_kernel(box, example, channels_last, 0.1))
+    box.schedule(0)
+    torch.testing.assert_close(
+        results[0][0].double(), box_exact(example, 0.1)[0], rtol=1e-6, atol=0
+    )
+    for loss, gradients in results[1:]:
+        assert torch.equal(loss, results[0][0])
+        assert all(map(torch.equal, gradients, results[0][1]))
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_box_index_out_of_range_is_nan_in_its_row_only(box: Library, channels_last: bool) -> None:
+    example = box_example(torch.float32, channels_last, SHAPES)
+    example[3][2, 7] = 6
+    loss, gradients = box_kernel(box, example, channels_last, 0.1)
+    assert loss.isnan()
+    is_nan = flatten(gradients, 4).isnan()
+    assert is_nan[2, 7].all()
+    is_nan[2, 7] = False
+    assert not is_nan.any()
+
+
+def test_box_loss_without_boxes_or_levels(box: Library) -> None:
+    deltas, anchors, _, matched = box_example(torch.float16, True, [(3, 4, 4)])
+    nothing = (deltas, anchors, torch.empty(3, 0, 4), matched.clamp(max=-1))
+    loss, gradients = box_kernel(box, nothing, True, 0.1)
+    assert loss.item() == 0
+    assert not gradients[0].any()
+    empty = ([torch.empty(2, 12, 0, 3)], torch.empty(0, 4), torch.empty(2, 1, 4), matched[:2, :0])
+    loss, _ = box_kernel(box, empty, True, 0.1)
+    assert loss.item() == 0
+
+
+def test_nan_in_prediction_or_box_gives_nan(box: Library) -> None:
+    example = box_example(torch.float32, True, SHAPES)
+    example[3].fill_(-1)
+    example[3][0, 5], example[3][1, 6] = 3, 2
+    example[0][0][0, 4 * (5 % 3), 0, 5 // 3] = torch.nan  # the first value of anchor 5
+    loss, gradients = box_kernel(box, example, True, 0.1)
+    assert loss.isnan()
+    assert int(gradients[0].isnan().sum()) == 1
+    example[0][0].zero_()
+    example[2][1, 2, 0] = torch.nan  # left edge: centre and width
+    loss, gradients = box_kernel(box, example, True, 0.1)
+    assert loss.isnan()
+    assert flatten(gradients, 4)[1, 6].isnan().tolist() == [True, False, True, False]
+
+
+# --- rescale_ ---
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rescale(box: Library, dtype: torch.dtype) -> None:
+    exact = torch.float64 if dtype == torch.float64 else torch.float32
+    generator = torch.Generator().manual_seed(0)
+    memory = [torch.randn(n, generator=generator).to(dtype) for n in (9000, 8, 0, 1, 77)]
+    tensors = [*memory[:4], memory[4][1:]]  # the last one is not aligned
+    before = [x.clone() for x in tensors]
+    sizes = torch.tensor([x.numel() for x in tensors], dtype=torch.int32)
+    for output, factor in ((8.0, 1.0), (6.0, 0.75)):
+        box.call(
+            f"rescale_{str(dtype).removeprefix('torch.')}",
+            addresses(tensors),
+            sizes,
+            len(tensors),
+            torch.tensor(output, dtype=exact),
+            torch.tensor(8.0, dtype=exact),
+        )
+        for x, old in zip(tensors, before):
+            assert torch.equal(x, (old.to(exact) * factor).to(dtype))

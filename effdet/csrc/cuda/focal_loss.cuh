@@ -9,11 +9,10 @@
 // through one_logit, element by element. No order of additions depends on the GPU: every block
 // leaves one partial sum, and mean_of_partial_sums adds them in order.
 #pragma once
-#include "device.cuh"
+#include "levels.cuh"
 
 namespace effdet {
 
-constexpr int kMaxLevels = 8;
 constexpr int kFocalThreads = 256;
 // Vectors that a thread takes in one block: enough to make the block's own sum cheap, few enough
 // that the last blocks do not leave most of the GPU waiting.
@@ -21,29 +20,17 @@ constexpr unsigned kFocalVectors = 8;
 // Classes that a thread of the contiguous kernel goes through; they fit the bits of a mask.
 constexpr int kMaxChunk = 16;
 
-// One level in memory. `size`: logits of an image (below 2^31); `first_anchor`: of the level in a
-// row of the targets.
-struct FocalLevel {
-  const void* logits;
-  void* gradients;  // null: not wanted
-  int64_t first_anchor;
-  unsigned size, positions, anchors, first_tile, tiles_per_image;
-};
-
 template <typename compute_t>
 struct FocalArguments {
-  FocalLevel levels[kMaxLevels];
-  int num_levels = 0;
-  unsigned num_tiles = 0;
-  const int* targets = nullptr;  // [B, num_anchors]
-  int64_t num_anchors = 0;
+  Levels levels;
+  const int* targets = nullptr;  // [B, A]
   unsigned num_classes = 0;
   Division by_classes;
   unsigned chunks = 0, classes_per_chunk = 0;
   const compute_t* normalizer = nullptr;
   const compute_t* grad_scale = nullptr;
   compute_t present_weight = 0, absent_weight = 0, gamma = 0, half_smoothing = 0;
-  double* partial_sums = nullptr;  // [num_tiles]
+  double* partial_sums = nullptr;  // a tile each
 };
 
 // --- one logit ---
@@ -145,43 +132,17 @@ __device__ __forceinline__ FocalTerm<compute_t> focal_term(compute_t wrong, comp
 
 // --- the work of a block ---
 
-// Where a block works: its level and image, its tile in that image, and their memory.
-template <typename scalar_t>
-struct FocalTile {
-  FocalLevel level;
-  unsigned image, number;
-  const scalar_t* logits;
-  scalar_t* gradients;
-  const int* targets;
-};
-
-template <typename scalar_t, typename compute_t>
-__device__ __forceinline__ FocalTile<scalar_t> focal_tile(const FocalArguments<compute_t>& f) {
-  int i = 0;
-  while (i + 1 < f.num_levels && blockIdx.x >= f.levels[i + 1].first_tile) ++i;
-  const FocalLevel& level = f.levels[i];
-  const unsigned tile = blockIdx.x - level.first_tile, image = tile / level.tiles_per_image;
-  const int64_t offset = static_cast<int64_t>(image) * level.size;
-  auto* gradients = static_cast<scalar_t*>(level.gradients);
-  return {level,
-          image,
-          tile - image * level.tiles_per_image,
-          static_cast<const scalar_t*>(level.logits) + offset,
-          gradients ? gradients + offset : nullptr,
-          f.targets + image * f.num_anchors + level.first_anchor};
-}
-
 // Loss of logit `i` of the tile, which is of class k; writes its gradient if that is wanted.
 template <Exponent kExponent, bool kSmoothing, typename scalar_t, typename compute_t>
 __device__ __forceinline__ compute_t one_logit(const FocalArguments<compute_t>& f,
-                                               const FocalTile<scalar_t>& tile, unsigned i,
-                                               unsigned k, int target, compute_t scale) {
+                                               const Tile<scalar_t>& tile, unsigned i, unsigned k,
+                                               int target, compute_t scale) {
   FocalTerm<compute_t> term{0, 0};
   if (target < -2 || target >= static_cast<int>(f.num_classes)) {
     term.loss = term.slope = static_cast<compute_t>(nan(""));
   } else if (target != -2) {
     const bool present = static_cast<unsigned>(target) == k;
-    const compute_t x = Storage<scalar_t>::load(tile.logits + i);
+    const compute_t x = Storage<scalar_t>::load(tile.values + i);
     const compute_t weight = present ? f.present_weight : f.absent_weight;
     term = focal_term<scalar_t, kExponent, kSmoothing>(present ? -x : x, f.gamma, f.half_smoothing);
     term.loss *= weight;
@@ -195,11 +156,11 @@ __device__ __forceinline__ compute_t one_logit(const FocalArguments<compute_t>& 
 // writes the gradients if they are wanted. `scale` holds the weight of absent classes.
 template <Exponent kExponent, bool kSmoothing, typename scalar_t, typename compute_t>
 __device__ __forceinline__ compute_t absent_vector(const FocalArguments<compute_t>& f,
-                                                   const FocalTile<scalar_t>& tile, unsigned i,
+                                                   const Tile<scalar_t>& tile, unsigned i,
                                                    compute_t scale) {
   constexpr int kVector = Storage<scalar_t>::kVector;
   compute_t values[kVector], sum = 0;
-  Storage<scalar_t>::load_vector(tile.logits + i, values);
+  Storage<scalar_t>::load_vector(tile.values + i, values);
 #pragma unroll
   for (int j = 0; j < kVector; ++j) {
     const auto term =
@@ -229,15 +190,16 @@ __global__ void __launch_bounds__(kFocalThreads) focal_channels_last(
     const __grid_constant__ FocalArguments<typename Storage<scalar_t>::compute_t> f) {
   using compute_t = typename Storage<scalar_t>::compute_t;
   constexpr unsigned kVector = Storage<scalar_t>::kVector;
-  const auto tile = focal_tile<scalar_t>(f);
-  const unsigned size = tile.level.size, num_classes = f.num_classes;
+  const auto tile = tile_of_block<scalar_t>(f.levels);
+  const unsigned size = tile.size, num_classes = f.num_classes;
+  const int* targets = f.targets + tile.first_row;
   const compute_t scale = *f.grad_scale / *f.normalizer, weighted_scale = f.absent_weight * scale;
   compute_t absent = 0, special = 0;  // sums of losses: of usual vectors, and of single logits
 
   const auto single = [&](unsigned i) {
     const unsigned row = f.by_classes.quotient(i);
-    special += one_logit<kExponent, kSmoothing>(f, tile, i, i - row * num_classes,
-                                                tile.targets[row], scale);
+    special +=
+        one_logit<kExponent, kSmoothing>(f, tile, i, i - row * num_classes, targets[row], scale);
   };
 
   const unsigned head = min((0 - tile.image * size) % kVector, size);
@@ -255,11 +217,11 @@ __global__ void __launch_bounds__(kFocalThreads) focal_channels_last(
     const unsigned row = f.by_classes.quotient(i), k = i - row * num_classes;
     // A vector has logits of this row and, where it reaches over its end, of the next.
     const bool two_rows = k + kVector > num_classes;
-    const int target = __ldg(tile.targets + row);
+    const int target = __ldg(targets + row);
     bool usual = static_cast<unsigned>(target) - k >= kVector &&
-                 static_cast<unsigned>(target + 1) <= num_classes;
+                 static_cast<unsigned>(target) + 1 <= num_classes;
     if (two_rows) {
-      const unsigned next = static_cast<unsigned>(__ldg(tile.targets + row + 1));
+      const unsigned next = static_cast<unsigned>(__ldg(targets + row + 1));
       usual = usual && next >= k + kVector - num_classes && next + 1 <= num_classes &&
               kVector <= num_classes;
     }
@@ -276,31 +238,31 @@ __global__ void __launch_bounds__(kFocalThreads) focal_channels_last(
 // The classes of `chunk` for kWidth positions from `position` of one anchor, by one thread.
 template <typename scalar_t, Exponent kExponent, bool kSmoothing, int kWidth, typename compute_t>
 __device__ __forceinline__ void focal_chunk(const FocalArguments<compute_t>& f,
-                                            const FocalTile<scalar_t>& tile, unsigned anchor,
+                                            const Tile<scalar_t>& tile, unsigned anchor,
                                             unsigned chunk, unsigned position, compute_t scale,
                                             compute_t& absent, compute_t& special) {
   const unsigned first = chunk * f.classes_per_chunk;
   const unsigned count = min(f.classes_per_chunk, f.num_classes - first);
-  const int* targets = tile.targets + position * tile.level.anchors + anchor;
+  const int* targets = f.targets + tile.first_row + (position * tile.anchors + anchor);
   // Bit k: class first + k is not absent, or does not count, for all of the positions.
   unsigned unusual = 0;
 #pragma unroll
   for (int j = 0; j < kWidth; ++j) {
-    const int target = __ldg(targets + j * tile.level.anchors);
+    const int target = __ldg(targets + j * tile.anchors);
     const unsigned k = static_cast<unsigned>(target) - first;
     if (k < kMaxChunk) unusual |= 1u << k;
-    if (static_cast<unsigned>(target + 1) > f.num_classes) unusual = ~0u;
+    if (static_cast<unsigned>(target) + 1 > f.num_classes) unusual = ~0u;
   }
   const compute_t weighted_scale = f.absent_weight * scale;
-  unsigned i = (anchor * f.num_classes + first) * tile.level.positions + position;
-  for (unsigned k = 0; k < count; ++k, i += tile.level.positions) {
+  unsigned i = (anchor * f.num_classes + first) * tile.positions + position;
+  for (unsigned k = 0; k < count; ++k, i += tile.positions) {
     if (kWidth > 1 && !(unusual >> k & 1)) {
       absent += absent_vector<kExponent, kSmoothing>(f, tile, i, weighted_scale);
     } else {
 #pragma unroll 1
       for (unsigned j = 0; j < kWidth; ++j) {
         special += one_logit<kExponent, kSmoothing>(f, tile, i + j, first + k,
-                                                    targets[j * tile.level.anchors], scale);
+                                                    targets[j * tile.anchors], scale);
       }
     }
   }
@@ -314,15 +276,15 @@ __global__ void __launch_bounds__(kFocalThreads) focal_contiguous(
     const __grid_constant__ FocalArguments<typename Storage<scalar_t>::compute_t> f) {
   using compute_t = typename Storage<scalar_t>::compute_t;
   constexpr unsigned kVector = Storage<scalar_t>::kVector;
-  const auto tile = focal_tile<scalar_t>(f);
+  const auto tile = tile_of_block<scalar_t>(f.levels);
   const compute_t scale = *f.grad_scale / *f.normalizer;
   compute_t absent = 0, special = 0;
-  const unsigned positions = tile.level.positions;
+  const unsigned positions = tile.positions;
   const unsigned width = positions % kVector == 0 ? kVector : 1, groups = positions / width;
   const unsigned unit = tile.number * kFocalThreads + threadIdx.x;
   const unsigned strip = unit / groups, position = (unit - strip * groups) * width;
   const unsigned anchor = strip / f.chunks, chunk = strip - anchor * f.chunks;
-  if (anchor < tile.level.anchors) {
+  if (anchor < tile.anchors) {
     if (width == 1) {
       focal_chunk<scalar_t, kExponent, kSmoothing, 1>(f, tile, anchor, chunk, position, scale,
                                                       absent, special);
@@ -336,8 +298,6 @@ __global__ void __launch_bounds__(kFocalThreads) focal_contiguous(
 
 // --- on the host ---
 
-enum class Layout { channels_last, contiguous };
-
 // Arguments without levels. `K` classes must be below 2^26, the tensors on the device.
 template <typename compute_t>
 FocalArguments<compute_t> focal_arguments(const int* targets, int64_t num_anchors, unsigned K,
@@ -345,7 +305,7 @@ FocalArguments<compute_t> focal_arguments(const int* targets, int64_t num_anchor
                                           double alpha, double gamma, double label_smoothing) {
   FocalArguments<compute_t> f;
   f.targets = targets;
-  f.num_anchors = num_anchors;
+  f.levels.num_anchors = num_anchors;
   f.num_classes = K;
   f.by_classes = Division(K);
   f.chunks = (K + kMaxChunk - 1) / kMaxChunk;
@@ -359,23 +319,20 @@ FocalArguments<compute_t> focal_arguments(const int* targets, int64_t num_anchor
   return f;
 }
 
-// Adds a level of `batch` images with H * W = `positions` and its tiles; empty ones are left out.
-// `vector`: logits in 16 bytes. The memory starts at a multiple of 16 bytes.
+// Adds a level of `batch` images with H * W = `positions`. `vector`: logits in 16 bytes. The memory
+// starts at a multiple of 16 bytes.
 template <typename compute_t>
 void add_focal_level(FocalArguments<compute_t>& f, Layout layout, unsigned vector,
                      const void* logits, void* gradients, int64_t first_anchor, unsigned batch,
                      unsigned positions, unsigned anchors) {
   const unsigned size = positions * anchors * f.num_classes;
-  if (size == 0 || batch == 0) return;
   unsigned work = size / vector, per_tile = kFocalThreads * kFocalVectors;
   if (layout == Layout::contiguous) {
     work = anchors * f.chunks * (positions % vector == 0 ? positions / vector : positions);
     per_tile = kFocalThreads;
   }
-  const unsigned tiles = work / per_tile + (work % per_tile != 0 || work == 0);
-  f.levels[f.num_levels++] = {logits,    gradients, first_anchor, size,
-                              positions, anchors,   f.num_tiles,  tiles};
-  f.num_tiles += tiles * batch;
+  f.levels.add({logits, gradients, first_anchor, size, positions, anchors, 0, 0}, batch, work,
+               per_tile);
 }
 
 template <typename scalar_t, Exponent kExponent, bool kSmoothing, typename Launch>

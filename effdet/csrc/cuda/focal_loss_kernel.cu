@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "focal_loss.cuh"
-#include "levels.h"
+#include "level_tensors.h"
 
 namespace {
 
@@ -47,17 +47,17 @@ void focal_loss(const std::vector<Tensor>& logits, const std::vector<Tensor>& gr
   }
 
   const cudaStream_t stream = current_stream(logits[0]);
-  const int64_t num_tiles = int64_t{by_layout[0].num_tiles} + by_layout[1].num_tiles;
+  const int64_t num_tiles = int64_t{by_layout[0].levels.num_tiles} + by_layout[1].levels.num_tiles;
   Tensor partial = torch::stable::new_empty(logits[0], {num_tiles}, ScalarType::Double);
   auto* partial_sums = static_cast<double*>(partial.mutable_data_ptr());
   int64_t first_tile = 0;
   for (const Layout layout : {Layout::channels_last, Layout::contiguous}) {
     FocalArguments<compute_t>& f = by_layout[static_cast<int>(layout)];
-    if (f.num_tiles == 0) continue;
+    if (f.levels.num_tiles == 0) continue;
     f.partial_sums = partial_sums + first_tile;
-    first_tile += f.num_tiles;
+    first_tile += f.levels.num_tiles;
     with_focal_kernel<scalar_t>(layout, settings.gamma, settings.label_smoothing, [&](auto kernel) {
-      kernel<<<f.num_tiles, kFocalThreads, 0, stream>>>(f);
+      kernel<<<f.levels.num_tiles, kFocalThreads, 0, stream>>>(f);
       STD_CUDA_KERNEL_LAUNCH_CHECK();
     });
   }
@@ -91,26 +91,10 @@ std::tuple<Tensor, std::vector<Tensor>> sigmoid_focal_loss(std::vector<Tensor> l
   std::vector<Tensor> gradients = empty_gradients(logits, need_grad);
   Tensor loss = torch::stable::new_empty(logits[0], {}, dtype);
 
-  const auto run = [&](auto zero) {
+  with_storage(logits[0], "sigmoid_focal_loss: logits", [&](auto zero) {
     focal_loss<decltype(zero)>(logits, gradients, targets, normalizer, grad_scale,
                                {num_classes, alpha, gamma, label_smoothing}, loss);
-  };
-  switch (logits[0].scalar_type()) {
-    case ScalarType::Double:
-      run(double{});
-      break;
-    case ScalarType::Float:
-      run(float{});
-      break;
-    case ScalarType::Half:
-      run(__half{});
-      break;
-    case ScalarType::BFloat16:
-      run(__nv_bfloat16{});
-      break;
-    default:
-      STD_TORCH_CHECK(false, "sigmoid_focal_loss: logits must be float16, bfloat16, float32 or 64");
-  }
+  });
   return {loss, gradients};
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The heads' outputs on the host: checks, memory layouts, the stream.
 #pragma once
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
@@ -77,6 +79,23 @@ inline void check_scalar(const Tensor& scalar, ScalarType dtype, const Tensor& l
                   name,
                   " must be one number on the device of the levels, float64 for float64 "
                   "levels, else float32");
+}
+
+// Calls `run` with a zero of the type that the kernels store `tensor` in.
+template <typename Run>
+void with_storage(const Tensor& tensor, const char* name, Run run) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Double:
+      return run(double{});
+    case ScalarType::Float:
+      return run(float{});
+    case ScalarType::Half:
+      return run(__half{});
+    case ScalarType::BFloat16:
+      return run(__nv_bfloat16{});
+    default:
+      STD_TORCH_CHECK(false, name, " must be float16, bfloat16, float32 or float64");
+  }
 }
 
 inline ScalarType loss_dtype(const Tensor& level) {
