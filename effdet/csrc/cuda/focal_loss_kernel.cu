@@ -1,192 +1,101 @@
 // SPDX-License-Identifier: Apache-2.0
-// Focal loss and its gradient in one pass over the logits, on CUDA.
+// Registers the focal loss on CUDA; focal_loss.cuh holds the kernels.
 //
-// The formula and the meaning of the arguments stand in effdet/ops/focal_loss.py. The sum is taken
-// in two launches, each in a fixed order: no atomics, so a run repeats to the last bit, and no
-// copy to the host.
-#include <cuda_runtime.h>
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/accelerator.h>
+// Two or three launches (one a memory layout that occurs, one for the sum), no atomics, no copy to
+// the host, no memory that must be cleared: a run repeats to the last bit and can be captured in a
+// CUDA graph.
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/macros.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/BFloat16.h>
-#include <torch/headeronly/util/Exception.h>
-#include <torch/headeronly/util/Half.h>
 
-#include <algorithm>
-#include <cstdint>
 #include <tuple>
+#include <vector>
+
+#include "focal_loss.cuh"
+#include "level_tensors.h"
 
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
+using namespace effdet;
 
-constexpr int64_t kIgnore = -2;
-constexpr int kThreads = 256;
-constexpr int kRowsPerTile = 32;
-// The same on every GPU, so that the order of the sum does not depend on the number of processors.
-constexpr int64_t kMaxBlocks = 2048;
-
-template <typename compute_t>
 struct Settings {
-  compute_t alpha, gamma, half_smoothing;
+  int64_t num_classes;
+  double alpha, gamma, label_smoothing;
 };
 
-template <typename compute_t>
-struct Term {
-  compute_t loss, gradient;
-};
-
-// q^gamma from q and -log(q); the general form cannot underflow to 0 * inf where gamma < 1.
-template <typename compute_t>
-__device__ compute_t power(compute_t q, compute_t minus_log_q, compute_t gamma) {
-  if (gamma == compute_t(1.5)) return q * sqrt(q);
-  if (gamma == compute_t(2)) return q * q;
-  return exp(-gamma * minus_log_q);
-}
-
-// One logit. `wrong` is the logit of the wrong answer: x where the class is absent, -x where it is
-// present; q = sigmoid(wrong) = 1 - p_t is its probability.
-template <typename compute_t>
-__device__ Term<compute_t> focal_term(compute_t x, bool present, const Settings<compute_t>& s) {
-  const compute_t wrong = present ? -x : x;
-  const compute_t weight = present ? s.alpha : 1 - s.alpha;
-  const compute_t e = exp(-abs(wrong));
-  const compute_t larger = 1 / (1 + e), smaller = e * larger;
-  const compute_t q = wrong >= 0 ? larger : smaller;
-  const compute_t p_t = wrong >= 0 ? smaller : larger;
-  const compute_t log1p_e = log1p(e);
-  const compute_t minus_log_q = max(-wrong, compute_t(0)) + log1p_e;
-  const compute_t minus_log_p_t = max(wrong, compute_t(0)) + log1p_e;
-  const compute_t cross_entropy = minus_log_p_t - s.half_smoothing * wrong;
-  const compute_t factor = weight * power(q, minus_log_q, s.gamma);
-  const compute_t slope = factor * (s.gamma * p_t * cross_entropy + q - s.half_smoothing);
-  return {factor * cross_entropy, present ? -slope : slope};
-}
-
-// Nothing for an ignored anchor, NaN for a target that is no class.
-template <typename compute_t>
-__device__ Term<compute_t> term_by_target(compute_t x, int64_t k, int64_t target,
-                                          int64_t num_classes, const Settings<compute_t>& s) {
-  if (target > kIgnore && target < num_classes) return focal_term(x, k == target, s);
-  const compute_t value = target == kIgnore ? compute_t(0) : compute_t(nan(""));
-  return {value, value};
-}
-
-// Sum of the block's values in a fixed order; the result is valid in thread 0.
-__device__ double block_sum(double value) {
-  __shared__ double values[kThreads];
-  values[threadIdx.x] = value;
-  for (int half = kThreads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (threadIdx.x < half) values[threadIdx.x] += values[threadIdx.x + half];
+template <typename scalar_t>
+void focal_loss(const std::vector<Tensor>& logits, const std::vector<Tensor>& gradients,
+                const Tensor& targets, const Tensor& normalizer, const Tensor& grad_scale,
+                const Settings& settings, const Tensor& loss) {
+  using compute_t = typename Storage<scalar_t>::compute_t;
+  const auto* divisor = static_cast<const compute_t*>(normalizer.const_data_ptr());
+  const auto empty =
+      focal_arguments<compute_t>(static_cast<const int*>(targets.const_data_ptr()), targets.size(1),
+                                 static_cast<unsigned>(settings.num_classes), divisor,
+                                 static_cast<const compute_t*>(grad_scale.const_data_ptr()),
+                                 settings.alpha, settings.gamma, settings.label_smoothing);
+  FocalArguments<compute_t> by_layout[2] = {empty, empty};
+  int64_t first_anchor = 0;
+  for (size_t l = 0; l < logits.size(); ++l) {
+    const Tensor& x = logits[l];
+    const Layout layout = is_channels_last(x) ? Layout::channels_last : Layout::contiguous;
+    const int64_t positions = x.size(2) * x.size(3), anchors = x.size(1) / settings.num_classes;
+    add_focal_level(by_layout[static_cast<int>(layout)], layout, Storage<scalar_t>::kVector,
+                    x.const_data_ptr(),
+                    gradients.empty() ? nullptr : gradients[l].mutable_data_ptr(), first_anchor,
+                    static_cast<unsigned>(x.size(0)), static_cast<unsigned>(positions),
+                    static_cast<unsigned>(anchors));
+    first_anchor += positions * anchors;
   }
-  return values[0];
-}
 
-// First launch: every block takes tiles of kRowsPerTile anchors and leaves one partial sum.
-// `gradient` may be null.
-template <typename scalar_t, typename compute_t>
-__global__ void __launch_bounds__(kThreads)
-    focal_rows(const scalar_t* logits, const int64_t* targets, scalar_t* gradient, double* partial,
-               int64_t num_rows, unsigned num_classes, Settings<compute_t> settings) {
-  double sum = 0;
-  const int64_t num_tiles = (num_rows + kRowsPerTile - 1) / kRowsPerTile;
-  for (int64_t tile = blockIdx.x; tile < num_tiles; tile += gridDim.x) {
-    const int64_t first_row = tile * kRowsPerTile, start = first_row * num_classes;
-    const unsigned rows = min(static_cast<int64_t>(kRowsPerTile), num_rows - first_row);
-    compute_t tile_sum = 0;
-    for (unsigned i = threadIdx.x; i < rows * num_classes; i += kThreads) {
-      const unsigned row = i / num_classes, k = i - row * num_classes;
-      const auto x = static_cast<compute_t>(logits[start + i]);
-      const auto term = term_by_target(x, k, targets[first_row + row], num_classes, settings);
-      tile_sum += term.loss;
-      if (gradient) gradient[start + i] = static_cast<scalar_t>(term.gradient);
-    }
-    sum += tile_sum;
+  const cudaStream_t stream = current_stream(logits[0]);
+  const int64_t num_tiles = int64_t{by_layout[0].levels.num_tiles} + by_layout[1].levels.num_tiles;
+  Tensor partial = torch::stable::new_empty(logits[0], {num_tiles}, ScalarType::Double);
+  auto* partial_sums = static_cast<double*>(partial.mutable_data_ptr());
+  int64_t first_tile = 0;
+  for (const Layout layout : {Layout::channels_last, Layout::contiguous}) {
+    FocalArguments<compute_t>& f = by_layout[static_cast<int>(layout)];
+    if (f.levels.num_tiles == 0) continue;
+    f.partial_sums = partial_sums + first_tile;
+    first_tile += f.levels.num_tiles;
+    with_focal_kernel<scalar_t>(layout, settings.gamma, settings.label_smoothing, [&](auto kernel) {
+      kernel<<<f.levels.num_tiles, kFocalThreads, 0, stream>>>(f);
+      STD_CUDA_KERNEL_LAUNCH_CHECK();
+    });
   }
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
-}
-
-// Second launch, one block: the sum of the partial sums.
-template <typename compute_t>
-__global__ void __launch_bounds__(kThreads)
-    add_partial_sums(const double* partial, int64_t count, compute_t* loss) {
-  double sum = 0;
-  for (int64_t i = threadIdx.x; i < count; i += kThreads) sum += partial[i];
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) *loss = static_cast<compute_t>(sum);
-}
-
-template <typename scalar_t, typename compute_t>
-void launch(const Tensor& logits, const Tensor& targets, const Tensor& gradient, const Tensor& loss,
-            const Settings<double>& exact) {
-  const Settings<compute_t> settings{static_cast<compute_t>(exact.alpha),
-                                     static_cast<compute_t>(exact.gamma),
-                                     static_cast<compute_t>(exact.half_smoothing)};
-  const int64_t num_rows = targets.numel();
-  const int64_t num_tiles = (num_rows + kRowsPerTile - 1) / kRowsPerTile;
-  const int64_t blocks = std::clamp<int64_t>(num_tiles, 1, kMaxBlocks);
-  Tensor partial = torch::stable::new_empty(logits, {blocks}, ScalarType::Double);
-  auto* sums = static_cast<double*>(partial.mutable_data_ptr());
-  void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      aoti_torch_get_current_cuda_stream(logits.get_device_index(), &stream));
-  focal_rows<scalar_t, compute_t><<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-      static_cast<const scalar_t*>(logits.const_data_ptr()),
-      static_cast<const int64_t*>(targets.const_data_ptr()),
-      gradient.numel() ? static_cast<scalar_t*>(gradient.mutable_data_ptr()) : nullptr, sums,
-      num_rows, logits.size(2), settings);
-  STD_CUDA_KERNEL_LAUNCH_CHECK();
-  add_partial_sums<compute_t><<<1, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-      sums, blocks, static_cast<compute_t*>(loss.mutable_data_ptr()));
+  mean_of_partial_sums<compute_t><<<1, kSumThreads, 0, stream>>>(
+      partial_sums, num_tiles, divisor, static_cast<compute_t*>(loss.mutable_data_ptr()));
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
 // effdet::sigmoid_focal_loss
-std::tuple<Tensor, Tensor> sigmoid_focal_loss(Tensor logits, Tensor targets, double alpha,
-                                              double gamma, double label_smoothing,
-                                              bool need_grad) {
-  using torch::headeronly::BFloat16;
-  using torch::headeronly::Half;
-  STD_TORCH_CHECK(logits.dim() == 3 && targets.dim() == 2 && logits.size(0) == targets.size(0) &&
-                      logits.size(1) == targets.size(1),
-                  "sigmoid_focal_loss: logits must be [B, A, K] and targets [B, A]");
-  STD_TORCH_CHECK(logits.size(2) <= (1 << 26), "sigmoid_focal_loss: too many classes");
-  STD_TORCH_CHECK(targets.get_device_index() == logits.get_device_index() && targets.is_cuda() &&
-                      targets.scalar_type() == ScalarType::Long,
-                  "sigmoid_focal_loss: targets must be int64 on the device of the logits");
-  torch::stable::accelerator::DeviceGuard guard(logits.get_device_index());
-  logits = torch::stable::contiguous(logits);
+std::tuple<Tensor, std::vector<Tensor>> sigmoid_focal_loss(std::vector<Tensor> logits,
+                                                           Tensor targets, Tensor normalizer,
+                                                           Tensor grad_scale, int64_t num_classes,
+                                                           double alpha, double gamma,
+                                                           double label_smoothing, bool need_grad) {
+  STD_TORCH_CHECK(!logits.empty() && logits.size() <= kMaxLevels,
+                  "sigmoid_focal_loss: there must be 1 to ", kMaxLevels, " levels, got ",
+                  logits.size());
+  STD_TORCH_CHECK(num_classes > 0 && num_classes < (int64_t{1} << 26),
+                  "sigmoid_focal_loss: num_classes must be in [1, 2^26), got ", num_classes);
+  STD_TORCH_CHECK(targets.dim() == 2 && targets.scalar_type() == ScalarType::Int &&
+                      targets.is_cuda() &&
+                      targets.get_device_index() == logits[0].get_device_index(),
+                  "sigmoid_focal_loss: targets must be int32 [B, A] on the device of the logits");
+  torch::stable::accelerator::DeviceGuard guard(logits[0].get_device_index());
+  logits = readable_levels(std::move(logits), num_classes, targets.size(0), targets.size(1),
+                           "sigmoid_focal_loss");
   targets = torch::stable::contiguous(targets);
-  Tensor gradient = need_grad ? torch::stable::empty_like(logits)
-                              : torch::stable::new_empty(logits, {0}, logits.scalar_type());
-  const bool is_double = logits.scalar_type() == ScalarType::Double;
-  Tensor loss =
-      torch::stable::new_empty(logits, {}, is_double ? ScalarType::Double : ScalarType::Float);
-  const Settings<double> settings{alpha, gamma, label_smoothing / 2};
-  switch (logits.scalar_type()) {
-    case ScalarType::Double:
-      launch<double, double>(logits, targets, gradient, loss, settings);
-      break;
-    case ScalarType::Float:
-      launch<float, float>(logits, targets, gradient, loss, settings);
-      break;
-    case ScalarType::Half:
-      launch<Half, float>(logits, targets, gradient, loss, settings);
-      break;
-    case ScalarType::BFloat16:
-      launch<BFloat16, float>(logits, targets, gradient, loss, settings);
-      break;
-    default:
-      STD_TORCH_CHECK(false, "sigmoid_focal_loss: logits must be float16, bfloat16, float32 or 64");
-  }
-  return {loss, gradient};
+  const ScalarType dtype = loss_dtype(logits[0]);
+  check_scalar(normalizer, dtype, logits[0], "sigmoid_focal_loss: normalizer");
+  check_scalar(grad_scale, dtype, logits[0], "sigmoid_focal_loss: grad_scale");
+  std::vector<Tensor> gradients = empty_gradients(logits, need_grad);
+  Tensor loss = torch::stable::new_empty(logits[0], {}, dtype);
+
+  with_storage(logits[0], "sigmoid_focal_loss: logits", [&](auto zero) {
+    focal_loss<decltype(zero)>(logits, gradients, targets, normalizer, grad_scale,
+                               {num_classes, alpha, gamma, label_smoothing}, loss);
+  });
+  return {loss, gradients};
 }
 
 }  // namespace
