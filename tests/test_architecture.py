@@ -23,7 +23,7 @@ MIDDLE = LOW | {"data", "models", "weights", "targets", "losses", "postprocess"}
 MAY_IMPORT = {
     **dict.fromkeys(BASE, BASE),
     "boxes": BASE,
-    "ops": BASE,
+    "ops": BASE | {"boxes"},
     "anchors": BASE | {"boxes", "ops"},
     "data": LOW,
     "models": LOW,

@@ -4,7 +4,9 @@
 from effdet.ops import _extension
 from effdet.ops._extension import build_info
 from effdet.ops.focal_loss import sigmoid_focal_loss
+from effdet.ops.nms import nms
+from effdet.ops.select_candidates import select_candidates
 
-__all__ = ["build_info", "sigmoid_focal_loss"]
+__all__ = ["build_info", "nms", "select_candidates", "sigmoid_focal_loss"]
 
 _extension.load()
