@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from effdet.boxes import decode_boxes
+from effdet.levels import flatten_levels
 
 MAX_LOG_RATIO = 30.0
 """tw and th are cut here, so that neither the sides (1e13 anchors) nor the areas overflow."""
@@ -168,7 +169,7 @@ def reference(
     Returns:
         The fields of :class:`Candidates`.
     """
-    logits = _flatten(cls_logits, num_classes).float()  # [B, A, K]
+    logits = flatten_levels(cls_logits, num_classes).float()  # [B, A, K]
     # Minus infinity has score 0, which is above no threshold.
     logits = logits.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
     logits[..., list(exclude)] = -torch.inf
@@ -180,7 +181,7 @@ def reference(
     scores = rows.gather(1, pairs).sigmoid()
     labels, index = pairs % num_classes, best.gather(1, pairs // num_classes)
 
-    deltas = _flatten(box_deltas, 4).gather(1, index[..., None].expand(-1, -1, 4)).float()
+    deltas = flatten_levels(box_deltas, 4).gather(1, index[..., None].expand(-1, -1, 4)).float()
     deltas = torch.cat([deltas[..., :2], deltas[..., 2:].clamp(max=MAX_LOG_RATIO)], -1)
     boxes = decode_boxes(deltas, anchors[index])
     used = (scores > score_threshold) & boxes.isfinite().all(-1)
@@ -190,12 +191,6 @@ def reference(
         torch.where(used, labels, 0),
         torch.where(used, index, 0),
     )
-
-
-def _flatten(levels: Sequence[Tensor], values: int) -> Tensor:
-    """``[B, A, values]`` of all levels, in the order of the anchors."""
-    rows = [level.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, values)) for level in levels]
-    return torch.cat(rows, 1)
 
 
 def _top(values: Tensor, count: int) -> Tensor:

@@ -19,9 +19,11 @@
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <numeric>
 #include <tuple>
 #include <vector>
 
+#include "levels.h"
 #include "radix_sort.h"
 #include "select_candidates.h"
 
@@ -40,7 +42,7 @@ constexpr float kRemoved = -1.f;
 constexpr int64_t kValuesAtOnce = 4096;
 
 // One level's logits and deltas. Pairs of an image are numbered anchor * K + class over all levels.
-struct Level {
+struct OutputLevel {
   Tensor logits, deltas;
   bool channels_last;      // of the logits
   int64_t channels, area;  // anchors at a location * K, H * W
@@ -86,6 +88,8 @@ class BestKeys {
   // No logit below it is needed any more.
   float floor() const { return floor_; }
 
+  int64_t size() const { return keys_.size(); }
+
   // Whether a key is worth adding.
   bool wants(uint64_t key) const { return key > worst_; }
 
@@ -120,6 +124,34 @@ class BestKeys {
   std::vector<uint64_t> keys_;
 };
 
+// Where one image's candidates are written: [C, 4], [C], [C], [C].
+struct Places {
+  float* boxes;
+  float* scores;
+  int64_t* labels;
+  int64_t* anchors;
+};
+
+// What the scan and the decoding need to know; the results, unused places already filled.
+struct Job {
+  std::vector<OutputLevel> levels;
+  std::vector<char> excluded;  // [K], or empty
+  int64_t num_images, num_classes, num_candidates;
+  double score_threshold;
+  const float* anchors;
+  Places places;
+
+  bool is_excluded(int64_t pair) const {
+    return !excluded.empty() && excluded[uint32_t(pair) % uint32_t(num_classes)];
+  }
+};
+
+int64_t total_values(const std::vector<OutputLevel>& levels) {
+  int64_t total = 0;
+  for (const OutputLevel& level : levels) total += level.values_per_image();
+  return total;
+}
+
 // Positions of the values that may reach the floor; a 16-bit floor is taken one step low, because
 // the float32 floor may lie between two values.
 int64_t reaching(const float* values, int64_t size, float floor, int32_t* positions) {
@@ -140,8 +172,8 @@ int64_t reaching(const half_t* values, int64_t size, float floor, int32_t* posit
 
 // Adds the pairs of values [begin, end) of one image of a level.
 template <typename scalar_t>
-void scan(const Level& level, int64_t image, int64_t begin, int64_t end, int64_t num_classes,
-          const std::vector<char>& excluded, BestKeys& best) {
+void scan(const Job& job, const OutputLevel& level, int64_t image, int64_t begin, int64_t end,
+          BestKeys& best) {
   const auto* values = static_cast<const scalar_t*>(level.logits.const_data_ptr()) +
                        image * level.values_per_image();
   int32_t positions[kValuesAtOnce];
@@ -154,38 +186,24 @@ void scan(const Level& level, int64_t image, int64_t begin, int64_t end, int64_t
       if (!(logit >= best.floor())) continue;  // NaN too
       const int64_t pair = level.pair_at(position);
       const uint64_t key = key_of(logit, pair);
-      if (!best.wants(key)) continue;
-      if (!excluded.empty() && excluded[uint32_t(pair) % uint32_t(num_classes)]) continue;
-      best.add(key);
+      if (best.wants(key) && !job.is_excluded(pair)) best.add(key);
     }
   }
 }
 
 // The same for part `part` of `num_parts` of an image's values over all levels.
 template <typename scalar_t>
-void scan_part(const std::vector<Level>& levels, int64_t image, int64_t part, int64_t num_parts,
-               int64_t num_classes, const std::vector<char>& excluded, BestKeys& best) {
-  int64_t total = 0;
-  for (const Level& level : levels) total += level.values_per_image();
-  const int64_t share = (total + num_parts - 1) / num_parts;
+void scan_part(const Job& job, int64_t image, int64_t part, int64_t num_parts, BestKeys& best) {
+  const int64_t total = total_values(job.levels), share = (total + num_parts - 1) / num_parts;
   int64_t begin = part * share, end = std::min(total, begin + share);
-  for (const Level& level : levels) {
+  for (const OutputLevel& level : job.levels) {
     const int64_t size = level.values_per_image();
     if (begin < size && end > 0)
-      scan<scalar_t>(level, image, std::max<int64_t>(0, begin), std::min(size, end), num_classes,
-                     excluded, best);
+      scan<scalar_t>(job, level, image, std::max<int64_t>(0, begin), std::min(size, end), best);
     begin -= size;
     end -= size;
   }
 }
-
-// Where one image's candidates are written: [C, 4], [C], [C], [C].
-struct Places {
-  float* boxes;
-  float* scores;
-  int64_t* labels;
-  int64_t* anchors;
-};
 
 struct Box {
   float x1, y1, x2, y2;
@@ -214,7 +232,7 @@ bool is_finite(const Box& box) {
 
 // The box of one anchor of a level: `anchor` counts from the level's first.
 template <typename scalar_t>
-Box decode_at(const Level& level, int64_t image, int64_t anchor, const float* anchors) {
+Box decode_at(const OutputLevel& level, int64_t image, int64_t anchor, const float* anchors) {
   const int64_t location = anchor / level.anchors_per_location;
   const int64_t channel = 4 * (anchor - location * level.anchors_per_location);
   const int64_t y = location / level.width, x = location - y * level.width;
@@ -228,20 +246,22 @@ Box decode_at(const Level& level, int64_t image, int64_t anchor, const float* an
 }
 
 template <typename scalar_t>
-void write_candidates(const std::vector<Level>& levels, int64_t image, int64_t num_classes,
-                      float score_threshold, const float* anchors,
-                      const std::vector<uint64_t>& keys, const Places& places) {
+void write_candidates(const Job& job, int64_t image, const std::vector<uint64_t>& keys) {
+  const int64_t first = image * job.num_candidates;
+  const Places places{job.places.boxes + 4 * first, job.places.scores + first,
+                      job.places.labels + first, job.places.anchors + first};
+  const auto score_threshold = static_cast<float>(job.score_threshold);
   for (size_t place = 0; place < keys.size(); ++place) {
     const float score = 1.f / (1.f + std::exp(-logit_of(keys[place])));
     if (!(score > score_threshold)) continue;
-    const int64_t pair = pair_of(keys[place]), anchor = pair / num_classes;
-    auto level = levels.end() - 1;
+    const int64_t pair = pair_of(keys[place]), anchor = pair / job.num_classes;
+    auto level = job.levels.end() - 1;
     while (level->first_anchor > anchor) --level;
-    const Box box = decode_at<scalar_t>(*level, image, anchor - level->first_anchor, anchors);
+    const Box box = decode_at<scalar_t>(*level, image, anchor - level->first_anchor, job.anchors);
     if (!is_finite(box)) continue;
     std::memcpy(places.boxes + 4 * place, &box, sizeof box);
     places.scores[place] = score;
-    places.labels[place] = pair - anchor * num_classes;
+    places.labels[place] = pair - anchor * job.num_classes;
     places.anchors[place] = anchor;
   }
 }
@@ -253,35 +273,80 @@ float logit_floor(double score_threshold) {
   return static_cast<float>(std::log(low / (1 - low)) - 1e-5);
 }
 
-// What the scan and the decoding need to know; the results, unused places already filled.
-struct Job {
-  std::vector<Level> levels;
-  std::vector<char> excluded;  // [K], or empty
-  int64_t num_images, num_classes, num_candidates;
-  double score_threshold;
-  const float* anchors;
-  Places places;
-};
+// The logit that about two to three times as many pairs of the image reach as are wanted, by a
+// sample of all levels; minus infinity where the image is too small for a sample to pay.
+template <typename scalar_t>
+float sampled_floor(const Job& job, int64_t image) {
+  constexpr int64_t kSamples = 1 << 14;
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+  const int64_t total = total_values(job.levels), stride = total / kSamples;
+  // Of the wanted pairs, `expected` are in the sample; four standard deviations more are taken.
+  const double expected = double(job.num_candidates) / std::max<int64_t>(stride, 1);
+  const auto rank = static_cast<int64_t>(expected + 4 * std::sqrt(expected) + 8);
+  if (stride < 2 || rank > kSamples / 4) return kNone;
+  std::vector<float> sample;
+  // Random steps: a constant one might meet the same few classes again and again.
+  uint32_t random = 1;
+  const auto step = [&] {
+    random = random * 1664525u + 1013904223u;
+    return 1 + int64_t(random >> 8) % (2 * stride - 1);
+  };
+  int64_t at = step();  // in the level
+  for (const OutputLevel& level : job.levels) {
+    const auto* values = static_cast<const scalar_t*>(level.logits.const_data_ptr()) +
+                         image * level.values_per_image();
+    for (; at < level.values_per_image(); at += step()) {
+      const float logit = static_cast<float>(values[at]);
+      if (!std::isnan(logit) && !job.is_excluded(level.pair_at(at))) sample.push_back(logit);
+    }
+    at -= level.values_per_image();
+  }
+  if (rank >= int64_t(sample.size())) return kNone;
+  std::nth_element(sample.begin(), sample.begin() + rank, sample.end(), std::greater<>());
+  return sample[rank];
+}
+
+// The best keys of some images, each image's logits in `num_parts` parts, from its floor on.
+template <typename scalar_t>
+std::vector<BestKeys> best_of(const Job& job, const std::vector<int64_t>& images,
+                              const std::vector<float>& floors) {
+  // More parts than images only for more threads than images: each part must find its own floor.
+  const int64_t num_images = images.size(), num_threads = torch::stable::get_num_threads();
+  const int64_t num_parts = std::min<int64_t>(16, (num_threads - 1) / num_images + 1);
+  std::vector<BestKeys> best;
+  for (int64_t task = 0; task < num_images * num_parts; ++task)
+    best.emplace_back(job.num_candidates, floors[task / num_parts]);
+  torch::stable::parallel_for(0, best.size(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task)
+      scan_part<scalar_t>(job, images[task / num_parts], task % num_parts, num_parts, best[task]);
+  });
+  std::vector<BestKeys> merged;
+  for (int64_t i = 0; i < num_images; ++i) {
+    merged.push_back(std::move(best[i * num_parts]));
+    for (int64_t part = 1; part < num_parts; ++part) merged[i].merge(best[i * num_parts + part]);
+  }
+  return merged;
+}
 
 template <typename scalar_t>
 std::vector<BestKeys> best_of_images(const Job& job) {
-  // More parts than images only for more threads than images: each part begins without a floor.
-  const int64_t num_threads = torch::stable::get_num_threads();
-  const int64_t num_parts = std::min<int64_t>(16, (num_threads - 1) / job.num_images + 1);
-  std::vector<BestKeys> best(job.num_images * num_parts,
-                             BestKeys(job.num_candidates, logit_floor(job.score_threshold)));
-  torch::stable::parallel_for(0, best.size(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t task = begin; task < end; ++task)
-      scan_part<scalar_t>(job.levels, task / num_parts, task % num_parts, num_parts,
-                          job.num_classes, job.excluded, best[task]);
+  const float lowest = logit_floor(job.score_threshold);
+  std::vector<int64_t> images(job.num_images);
+  std::iota(images.begin(), images.end(), 0);
+  std::vector<float> floors(job.num_images);
+  torch::stable::parallel_for(0, job.num_images, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t image = begin; image < end; ++image)
+      floors[image] = std::max(lowest, sampled_floor<scalar_t>(job, image));
   });
-  std::vector<BestKeys> merged;
-  for (int64_t image = 0; image < job.num_images; ++image) {
-    merged.push_back(std::move(best[image * num_parts]));
-    for (int64_t part = 1; part < num_parts; ++part)
-      merged[image].merge(best[image * num_parts + part]);
-  }
-  return merged;
+  std::vector<BestKeys> best = best_of<scalar_t>(job, images, floors);
+
+  std::vector<int64_t> again;
+  for (const int64_t image : images)
+    if (best[image].size() < job.num_candidates && floors[image] > lowest) again.push_back(image);
+  if (again.empty()) return best;
+  auto found = best_of<scalar_t>(job, again, std::vector<float>(again.size(), lowest));
+  for (size_t i = 0; i < again.size(); ++i) best[again[i]] = std::move(found[i]);
+  return best;
 }
 
 template <typename logit_t>
@@ -289,27 +354,13 @@ void select(const Job& job, ScalarType delta_type) {
   std::vector<BestKeys> best = best_of_images<logit_t>(job);
   torch::stable::parallel_for(0, job.num_images, 1, [&](int64_t begin, int64_t end) {
     for (int64_t image = begin; image < end; ++image) {
-      const auto& keys = best[image].finish();
-      const int64_t first = image * job.num_candidates;
-      const Places places{job.places.boxes + 4 * first, job.places.scores + first,
-                          job.places.labels + first, job.places.anchors + first};
       const auto write = delta_type == ScalarType::Float      ? write_candidates<float>
                          : delta_type == ScalarType::Half     ? write_candidates<Half>
                          : delta_type == ScalarType::BFloat16 ? write_candidates<BFloat16>
                                                               : write_candidates<double>;
-      write(job.levels, image, job.num_classes, static_cast<float>(job.score_threshold),
-            job.anchors, keys, places);
+      write(job, image, best[image].finish());
     }
   });
-}
-
-// Strides of dimensions of size 1 do not matter.
-bool is_channels_last(const Tensor& t) {
-  const int64_t expected[] = {t.size(1) * t.size(2) * t.size(3), 1, t.size(1) * t.size(3),
-                              t.size(1)};
-  for (int dim = 0; dim < 4; ++dim)
-    if (t.size(dim) > 1 && t.stride(dim) != expected[dim]) return false;
-  return true;
 }
 
 bool is_float(ScalarType type) {
@@ -317,11 +368,11 @@ bool is_float(ScalarType type) {
          type == ScalarType::Double;
 }
 
-std::vector<Level> read_levels(const std::vector<Tensor>& cls_logits,
-                               const std::vector<Tensor>& box_deltas, int64_t num_classes) {
+std::vector<OutputLevel> read_levels(const std::vector<Tensor>& cls_logits,
+                                     const std::vector<Tensor>& box_deltas, int64_t num_classes) {
   STD_TORCH_CHECK(!cls_logits.empty() && cls_logits.size() == box_deltas.size(),
                   "select_candidates: cls_logits and box_deltas must have the same levels");
-  std::vector<Level> levels;
+  std::vector<OutputLevel> levels;
   int64_t first_anchor = 0;
   for (size_t l = 0; l < cls_logits.size(); ++l) {
     Tensor logits = cls_logits[l], deltas = box_deltas[l];
@@ -340,7 +391,7 @@ std::vector<Level> read_levels(const std::vector<Tensor>& cls_logits,
     // float64 is compared as float32, as in the definition.
     if (logits.scalar_type() == ScalarType::Double)
       logits = torch::stable::to(logits, ScalarType::Float);
-    const bool channels_last = is_channels_last(logits);
+    const bool channels_last = lies_in_order(logits, {0, 2, 3, 1});
     if (!channels_last) logits = torch::stable::contiguous(logits);
     levels.push_back({logits, deltas, channels_last, logits.size(1), area, logits.size(3),
                       anchors_per_location, first_anchor * num_classes, first_anchor});
@@ -369,10 +420,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> select_candidates(std::vector<Tensor>
   STD_TORCH_CHECK(num_classes > 0 && max_candidates > 0 && score_threshold >= 0,
                   "select_candidates: num_classes and max_candidates must be at least 1, "
                   "score_threshold at least 0");
-  std::vector<Level> levels = read_levels(cls_logits, box_deltas, num_classes);
+  std::vector<OutputLevel> levels = read_levels(cls_logits, box_deltas, num_classes);
   const int64_t num_images = cls_logits[0].size(0);
   int64_t num_anchors = 0;
-  for (const Level& level : levels) num_anchors += level.anchors_per_location * level.area;
+  for (const OutputLevel& level : levels) num_anchors += level.anchors_per_location * level.area;
   STD_TORCH_CHECK(anchors.dim() == 2 && anchors.size(0) == num_anchors && anchors.size(1) == 4 &&
                       anchors.is_cpu() && anchors.scalar_type() == ScalarType::Float,
                   "select_candidates: anchors must be float32 [", num_anchors, ", 4]");
