@@ -224,6 +224,8 @@ class PostprocessConfig:
     score_threshold: float = option(0.001, help="detections scored at or below this are left out")
     max_candidates: int = option(5000, help="best (anchor, class) pairs an image that enter NMS")
     max_detections: int = option(100, help="detections an image at most")
+    max_per_class: int = option(0, help="detections of one class an image at most, 0: no limit")
+    class_agnostic: bool = option(False, help="NMS between boxes of different classes too")
     clip_boxes: bool = option(False, help="clip boxes to the image (published figures do not)")
 
     def __post_init__(self) -> None:
@@ -234,6 +236,7 @@ class PostprocessConfig:
         for name in ("max_candidates", "max_detections"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
+        _require(self, ("max_per_class",), lambda v: v >= 0, "at least 0")
 
 
 FOR_PEOPLE = PostprocessConfig(nms="hard", score_threshold=0.3, clip_boxes=True)

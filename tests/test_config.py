@@ -108,6 +108,7 @@ def test_a_model_survives_the_plain_values_of_a_checkpoint() -> None:
         ({"score_threshold": -0.1}, "score_threshold"),
         ({"sigma": 0.0}, "sigma must be finite and above 0"),
         ({"max_detections": 0}, "max_detections must be at least 1"),
+        ({"max_per_class": -1}, "max_per_class must be at least 0, got -1"),
     ],
 )
 def test_training_settings_that_cannot_work_are_refused(
@@ -149,6 +150,7 @@ def test_validation_defaults_are_those_of_published_figures() -> None:
     assert config == PostprocessConfig()
     assert (config.nms, config.sigma, config.score_threshold) == ("gaussian", 0.5, 0.001)
     assert (config.max_candidates, config.max_detections, config.clip_boxes) == (5000, 100, False)
+    assert (config.max_per_class, config.class_agnostic) == (0, False)
 
 
 def test_prediction_defaults_show_few_sure_boxes_inside_the_image() -> None:

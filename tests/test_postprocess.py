@@ -1,7 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import itertools
-
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -9,23 +6,9 @@ from torch.testing import assert_close
 
 from effdet.config import PostprocessConfig
 from effdet.levels import as_one_level
-from effdet.postprocess import Postprocess, select_candidates, suppress
+from effdet.ops.select_candidates import MAX_LOG_RATIO
+from effdet.postprocess import BatchDetections, Postprocess
 from effdet.structures import ClassMap, Detections, Target
-
-# The reference's soft-NMS example: three boxes on one another and one apart.
-BOXES = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 7], [0, 0, 10, 4.5], [20, 0, 30, 10]])
-SCORES = torch.tensor([0.9, 0.8, 0.7, 0.6])
-NO_LABELS = torch.zeros(4, dtype=torch.int64)
-
-
-def suppress_one(
-    boxes: Tensor, scores: Tensor, labels: Tensor, method: str, **settings: float
-) -> tuple[list[int], list[float]]:
-    """Indices and scores of the picks of one image."""
-    settings = {"score_threshold": 0.001, "max_detections": 100} | settings
-    picks, kept = suppress(boxes[None], scores[None], labels[None], method=method, **settings)
-    count = int((kept[0] > settings["score_threshold"]).sum())
-    return picks[0, :count].tolist(), kept[0, :count].tolist()
 
 
 def target(scale: float = 1.0, size: tuple[int, int] = (64, 64)) -> Target:
@@ -37,207 +20,6 @@ def target(scale: float = 1.0, size: tuple[int, int] = (64, 64)) -> Target:
         scale=scale,
         size=size,
     )
-
-
-def random_candidates(count: int, seed: int, num_classes: int = 3) -> tuple[Tensor, Tensor, Tensor]:
-    """Crowded boxes with falling scores."""
-    generator = torch.Generator().manual_seed(seed)
-    top_left = torch.rand(count, 2, generator=generator) * 30
-    sizes = 5 + torch.rand(count, 2, generator=generator) * 30
-    scores = torch.rand(count, generator=generator).sort(descending=True).values
-    labels = torch.randint(num_classes, (count,), generator=generator)
-    return torch.cat([top_left, top_left + sizes], 1), scores, labels
-
-
-def numpy_iou(a: np.ndarray, b: np.ndarray) -> float:
-    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
-    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
-    return width * height / union if union > 0 else 0.0
-
-
-def numpy_nms_of_one_class(
-    boxes: np.ndarray, scores: np.ndarray, method: str, score_threshold: float
-) -> list[tuple[float, int]]:
-    """Soft-NMS as the paper prints it, a box at a time."""
-    left = {i: float(s) for i, s in enumerate(scores) if s > score_threshold}
-    picked = []
-    while left:
-        best = max(left, key=lambda i: (left[i], -i))
-        picked.append((left.pop(best), best))
-        for i in left:
-            iou = numpy_iou(boxes[best], boxes[i])
-            if method == "gaussian":
-                left[i] *= np.exp(-iou * iou / 0.5)
-            elif iou > 0.5:
-                left[i] *= 1 - iou if method == "linear" else 0
-        left = {i: s for i, s in left.items() if s > score_threshold}
-    return picked
-
-
-def numpy_nms(
-    boxes: Tensor, scores: Tensor, labels: Tensor, method: str, score_threshold: float, limit: int
-) -> tuple[list[int], list[float]]:
-    """Each class alone, at most ``limit`` a class, then merged and cut to the best ``limit``."""
-    merged = []
-    for label in labels.unique():
-        index = (labels == label).nonzero()[:, 0].numpy()
-        picked = numpy_nms_of_one_class(
-            boxes[index].double().numpy(), scores[index].numpy(), method, score_threshold
-        )
-        merged += [(score, int(index[i])) for score, i in picked[:limit]]
-    merged.sort(key=lambda pair: (-pair[0], pair[1]))
-    return [i for _, i in merged[:limit]], [score for score, _ in merged[:limit]]
-
-
-def test_gaussian_gives_the_scores_of_the_reference() -> None:
-    picks, scores = suppress_one(BOXES, SCORES, NO_LABELS, "gaussian")
-    assert picks == [0, 3, 2, 1]
-    assert scores == pytest.approx([0.9, 0.6, 0.46688, 0.13138], abs=1e-5)
-
-
-def test_gaussian_does_not_look_at_the_iou_threshold() -> None:
-    expected = suppress_one(BOXES, SCORES, NO_LABELS, "gaussian", iou_threshold=0.5)
-    for iou_threshold in (0.0, 1.0):
-        found = suppress_one(BOXES, SCORES, NO_LABELS, "gaussian", iou_threshold=iou_threshold)
-        assert found == expected
-
-
-@pytest.mark.parametrize(
-    ("method", "expected"),
-    [("gaussian", [0.9, 0.6, 0.4245715, 0.1079262]), ("linear", [0.9, 0.6, 0.35, 0.0681818])],
-)
-def test_pixel_counting_boxes_give_the_scores_of_the_other_reference(
-    method: str, expected: list[float]
-) -> None:
-    # The numpy reference counts the last pixel: the same as boxes that end one pixel later.
-    boxes = BOXES + torch.tensor([0, 0, 1, 1])
-    picks, scores = suppress_one(boxes, SCORES, NO_LABELS, method, iou_threshold=0.3)
-    assert picks == [0, 3, 2, 1]
-    assert scores == pytest.approx(expected, abs=1e-6)
-
-
-def test_hard_removes_what_overlaps_by_more_than_the_threshold() -> None:
-    for iou_threshold, expected in ((0.4, [0, 3]), (0.5, [0, 2, 3]), (0.71, [0, 1, 2, 3])):
-        picks, scores = suppress_one(BOXES, SCORES, NO_LABELS, "hard", iou_threshold=iou_threshold)
-        assert picks == expected
-        assert_close(torch.tensor(scores), SCORES[expected])
-
-
-@pytest.mark.parametrize("method", ["hard", "linear"])
-def test_an_overlap_of_exactly_the_threshold_costs_nothing(method: str) -> None:
-    boxes = torch.tensor([[0.0, 0, 8, 8], [0, 0, 8, 4]])
-    found = suppress_one(boxes, SCORES[:2], NO_LABELS[:2], method, iou_threshold=0.5)
-    assert found[1] == pytest.approx([0.9, 0.8])
-
-
-@pytest.mark.parametrize("method", ["hard", "linear", "gaussian"])
-def test_other_classes_are_left_alone(method: str) -> None:
-    boxes = BOXES[:1].expand(4, 4)
-    picks, scores = suppress_one(boxes, SCORES, torch.arange(4), method)
-    assert picks == [0, 1, 2, 3]
-    assert scores == pytest.approx(SCORES.tolist())
-
-
-@pytest.mark.parametrize("method", ["hard", "linear", "gaussian"])
-@pytest.mark.parametrize("limit", [15, 400])
-def test_one_pass_is_the_merge_of_separate_classes(method: str, limit: int) -> None:
-    for seed in range(4):
-        boxes, scores, labels = random_candidates(150, seed)
-        settings = {"score_threshold": 0.05, "max_detections": limit}
-        picks, kept = suppress_one(boxes, scores, labels, method, **settings)
-        expected = numpy_nms(boxes, scores, labels, method, 0.05, limit)
-        assert picks == expected[0]
-        assert kept == pytest.approx(expected[1], abs=1e-6)
-
-
-def test_hard_is_torchvisions_batched_nms() -> None:
-    ops = pytest.importorskip("torchvision.ops")
-    for seed, iou_threshold in itertools.product(range(3), (0.3, 0.7)):
-        boxes, scores, labels = random_candidates(300, seed)
-        settings = {"max_detections": 300, "score_threshold": 0.0}
-        picks, _ = suppress_one(
-            boxes, scores, labels, "hard", iou_threshold=iou_threshold, **settings
-        )
-        assert picks == ops.batched_nms(boxes, scores, labels, iou_threshold).tolist()
-
-
-@pytest.mark.parametrize("method", ["hard", "linear", "gaussian"])
-def test_the_order_of_candidates_does_not_matter(method: str) -> None:
-    boxes, scores, labels = random_candidates(100, 7)
-    order = torch.randperm(100, generator=torch.Generator().manual_seed(8))
-    picks, kept = suppress_one(boxes[order], scores[order], labels[order], method)
-    expected = suppress_one(boxes, scores, labels, method)
-    assert order[picks].tolist() == expected[0]
-    assert kept == expected[1]
-
-
-@pytest.mark.parametrize("method", ["hard", "linear", "gaussian"])
-def test_a_batch_is_its_singles(method: str) -> None:
-    images = [random_candidates(80, seed) for seed in range(3)]
-    boxes, scores, labels = (torch.stack(parts) for parts in zip(*images, strict=True))
-    picks, kept = suppress(
-        boxes, scores, labels, method=method, max_detections=70, score_threshold=0.3
-    )
-    for i, image in enumerate(images):
-        single = suppress_one(*image, method, max_detections=70, score_threshold=0.3)
-        count = len(single[0])
-        assert 0 < count < 70
-        assert (picks[i, :count].tolist(), kept[i, :count].tolist()) == single
-        assert not (kept[i, count:] > 0.3).any()
-
-
-def test_equal_boxes_of_equal_score_go_by_lowest_index() -> None:
-    boxes, scores = BOXES[:1].expand(4, 4), torch.full((4,), 0.5)
-    assert suppress_one(boxes, scores, NO_LABELS, "hard")[0] == [0]
-    assert suppress_one(boxes, scores, NO_LABELS, "gaussian")[0] == [0, 1, 2, 3]
-
-
-def test_boxes_without_area_suppress_nothing() -> None:
-    boxes = torch.tensor([[5.0, 5, 5, 5]]).expand(4, 4)
-    picks, scores = suppress_one(boxes, SCORES, NO_LABELS, "gaussian")
-    assert picks == [0, 1, 2, 3]
-    assert scores == pytest.approx(SCORES.tolist())
-
-
-def test_an_unknown_method_is_refused() -> None:
-    with pytest.raises(ValueError, match="gaussian, linear or hard, got 'soft'"):
-        suppress_one(BOXES, SCORES, NO_LABELS, "soft")
-
-
-def test_candidates_are_the_best_pairs_in_falling_order() -> None:
-    logits = torch.randn(2, 300, 7, generator=torch.Generator().manual_seed(0))
-    found = select_candidates(logits, 50)
-    expected = logits.flatten(1).topk(50)
-    assert_close(found.logits, expected.values)
-    assert torch.equal(found.anchors * 7 + found.labels, expected.indices)
-
-
-def test_fewer_pairs_than_wanted_are_all_taken() -> None:
-    found = select_candidates(torch.randn(2, 3, 4), 5000)
-    pairs = (found.anchors * 4 + found.labels).sort(1).values
-    assert torch.equal(pairs, torch.arange(12).expand(2, 12))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_equal_logits_are_taken_by_lowest_flat_index(dtype: torch.dtype) -> None:
-    # Whole numbers in -3..3 with both zeros: nearly all of them are equal to many others.
-    generator = torch.Generator().manual_seed(1)
-    logits = torch.randint(-3, 4, (3, 60, 5), generator=generator).to(dtype)
-    logits[:, ::2] *= -1
-    for count in (1, 17, 100, 250):
-        found = select_candidates(logits, count)
-        order = (
-            logits.float().flatten(1).sort(dim=1, descending=True, stable=True).indices[:, :count]
-        )
-        assert torch.equal(found.anchors * 5 + found.labels, order)
-
-
-def test_excluded_classes_leave_their_places_to_others() -> None:
-    logits = torch.tensor([[[9.0, 1.0, 8.0], [7.0, 2.0, 6.0]]])
-    found = select_candidates(logits, 2, exclude=(0, 2))
-    assert found.labels.tolist() == [[1, 1]]
-    assert found.anchors.tolist() == [[1, 0]]
 
 
 ANCHORS = torch.tensor([[0.0, 0, 16, 16], [16, 0, 32, 16], [0, 16, 16, 32], [16, 16, 32, 32]])
@@ -252,9 +34,8 @@ def run(
     config = PostprocessConfig(**changes)
     process = Postprocess(anchors=ANCHORS, config=config, class_map=class_map)
     deltas = torch.zeros(*cls_logits.shape[:2], 4) if box_deltas is None else box_deltas
-    return process(
-        as_one_level(cls_logits), as_one_level(deltas), [target(scale, size)] * len(cls_logits)
-    )
+    targets = [target(scale, size)] * len(cls_logits)
+    return process(as_one_level(cls_logits), as_one_level(deltas), targets)
 
 
 def background(num_images: int = 1, num_classes: int = 2) -> Tensor:
@@ -284,9 +65,8 @@ def test_each_image_has_its_own_scale() -> None:
     logits = background(2)
     logits[:, 1, 0] = 1.0
     process = Postprocess(anchors=ANCHORS, config=PostprocessConfig())
-    found = process(
-        as_one_level(logits), as_one_level(torch.zeros(2, 4, 4)), [target(0.5), target(4.0)]
-    )
+    deltas = torch.zeros(2, 4, 4)
+    found = process(as_one_level(logits), as_one_level(deltas), [target(0.5), target(4.0)])
     assert found[0].boxes.tolist() == [[32, 0, 64, 32]]
     assert found[1].boxes.tolist() == [[4, 0, 8, 4]]
 
@@ -341,10 +121,26 @@ def test_nan_does_not_take_the_place_of_a_candidate() -> None:
     assert run(logits, max_candidates=1)[0].labels.tolist() == [1]
 
 
-def test_boxes_that_overflow_are_never_detected() -> None:
+def test_boxes_that_are_not_finite_are_never_detected() -> None:
     logits, deltas = background(), torch.zeros(1, 4, 4)
-    logits[0, :2, 0], deltas[0, 0, 2] = 1.0, 1000.0
+    logits[0, :2, 0], deltas[0, 0, 0] = 1.0, torch.inf
     assert run(logits, deltas)[0].boxes.tolist() == [[16, 0, 32, 16]]
+
+
+def test_a_wild_size_is_cut_before_it_overflows() -> None:
+    logits, deltas = background(), torch.zeros(1, 4, 4)
+    logits[0, 0, 0], deltas[0, 0, 2] = 1.0, 1000.0
+    half = 8 * torch.tensor(MAX_LOG_RATIO).exp()
+    assert_close(run(logits, deltas)[0].boxes, torch.tensor([[8 - half, 0, 8 + half, 16]]))
+    assert run(logits, deltas, clip_boxes=True)[0].boxes.tolist() == [[0, 0, 64, 16]]
+
+
+def test_detections_need_no_gradient() -> None:
+    logits = background().requires_grad_()
+    (found,) = run(logits, score_threshold=0.0)
+    assert len(found) > 0
+    assert not found.scores.requires_grad
+    assert not found.boxes.requires_grad
 
 
 def test_the_callers_logits_are_left_as_they_are() -> None:
@@ -377,20 +173,111 @@ def test_half_precision_outputs_give_float32_detections(dtype: torch.dtype) -> N
 def test_empty_batches_and_models_without_anchors_give_nothing() -> None:
     assert run(background(0)) == []
     process = Postprocess(anchors=torch.zeros(0, 4), config=PostprocessConfig())
-    (found,) = process(
-        as_one_level(torch.zeros(1, 0, 3)), as_one_level(torch.zeros(1, 0, 4)), [target()]
-    )
+    (found,) = process([torch.zeros(1, 3, 0, 2)], [torch.zeros(1, 4, 0, 2)], [target()])
     assert len(found) == 0
 
 
 def test_shapes_that_do_not_belong_together_are_named() -> None:
     process = Postprocess(anchors=ANCHORS, config=PostprocessConfig())
-    with pytest.raises(ValueError, match=r"cls_logits must be .* \(1, 4\).* got \[1, 5, 2\]"):
-        process(as_one_level(torch.zeros(1, 5, 2)), as_one_level(torch.zeros(1, 5, 4)), [target()])
-    with pytest.raises(ValueError, match=r"must be"):
-        process(as_one_level(torch.zeros(1, 4, 2)), as_one_level(torch.zeros(1, 4, 3)), [target()])
+    logits, deltas = torch.zeros(1, 2, 4, 1), torch.zeros(1, 4, 4, 1)
+    with pytest.raises(ValueError, match="at least one level"):
+        process([], [], [target()])
+    with pytest.raises(ValueError, match=r"box_deltas\[0\] must be .* got \[1, 3, 4, 1\]"):
+        process([logits], [deltas[:, :3]], [target()])
+    with pytest.raises(ValueError, match=r"cls_logits\[0\] must be \[B, 2 \* classes, H, W\]"):
+        process([logits[:, :1]], [deltas.repeat(1, 2, 1, 1)], [target()])
+    with pytest.raises(ValueError, match=r"cls_logits\[0\] must be .* got \[1, 2, 4\]"):
+        process([logits[..., 0]], [deltas], [target()])
+    with pytest.raises(ValueError, match=r"1 images, but there are scales \(or targets\) \[2\]"):
+        process([logits], [deltas], [target()] * 2)
+    with pytest.raises(ValueError, match=r"anchors must be as many .* 3, got 4"):
+        process([logits[:, :, :3]], [deltas[:, :, :3]], [target()])
     with pytest.raises(ValueError, match="class map has 3 classes but cls_logits 2"):
         run(torch.zeros(1, 4, 2), class_map=ClassMap(("a", "b", "c"), (1, 2, 3)))
+
+
+def test_a_limit_per_class_leaves_room_for_others() -> None:
+    logits = background()
+    logits[0, :, 0], logits[0, 0, 1] = torch.tensor([5.0, 4, 3, 2]), 1.0
+    assert run(logits, max_per_class=2)[0].labels.tolist() == [0, 0, 1]
+
+
+def test_class_agnostic_suppression_keeps_one_box_of_two_classes() -> None:
+    logits = background()
+    logits[0, 0] = torch.tensor([2.0, 3.0])
+    assert run(logits, nms="hard")[0].labels.tolist() == [1, 0]
+    assert run(logits, nms="hard", class_agnostic=True)[0].labels.tolist() == [1]
+
+
+def a_scene(num_images: int, seed: int = 5) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Logits, deltas, scales and sizes of images whose boxes partly lie in the padding."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(num_images, 4, 3, generator=generator)
+    deltas = torch.randn(num_images, 4, 4, generator=generator)
+    sizes = torch.randint(8, 40, (num_images, 2), generator=generator)
+    return logits, deltas, 0.5 + torch.rand(num_images, generator=generator), sizes
+
+
+class Module(torch.nn.Module):
+    """Post-processing as a part of an exported model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("anchors", ANCHORS)
+
+    def forward(
+        self, logits: list[Tensor], deltas: list[Tensor], scales: Tensor, sizes: Tensor
+    ) -> BatchDetections:
+        config = PostprocessConfig(clip_boxes=True, score_threshold=0.2)
+        class_map = ClassMap(("cat", None, "dog"), (1, None, 3))
+        process = Postprocess(anchors=self.anchors, config=config, class_map=class_map)
+        return process.detect(logits, deltas, scales, sizes)
+
+
+def test_detect_gives_fixed_shapes_with_counts() -> None:
+    logits, deltas, scales, sizes = a_scene(6)
+    found = Module()(as_one_level(logits), as_one_level(deltas), scales, sizes)
+    assert (found.boxes.shape, found.scores.shape) == ((6, 12, 4), (6, 12))
+    assert (found.labels.shape, found.counts.shape) == ((6, 12), (6,))
+    assert len(found.counts.unique()) > 1
+    for i, count in enumerate(found.counts.tolist()):
+        lists = run(
+            logits[i : i + 1],
+            deltas[i : i + 1],
+            scale=float(scales[i]),
+            size=tuple(sizes[i].tolist()),
+            clip_boxes=True,
+            score_threshold=0.2,
+            class_map=ClassMap(("cat", None, "dog"), (1, None, 3)),
+        )
+        assert torch.equal(found.boxes[i, :count], lists[0].boxes)
+        assert torch.equal(found.scores[i, :count], lists[0].scores)
+        assert torch.equal(found.labels[i, :count], lists[0].labels)
+        assert not found.boxes[i, count:].any()
+        assert (found.scores[i, count:] == -1).all()
+        assert not found.labels[i, count:].any()
+
+
+def test_detect_compiles_as_one_graph() -> None:
+    logits, deltas, scales, sizes = a_scene(3)
+    values = as_one_level(logits), as_one_level(deltas), scales, sizes
+    compiled = torch.compile(Module(), fullgraph=True, backend="aot_eager")
+    for found, expected in zip(compiled(*values), Module()(*values), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_detect_exports_with_a_dynamic_batch() -> None:
+    def values(num_images: int, seed: int) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
+        logits, deltas, scales, sizes = a_scene(num_images, seed)
+        return as_one_level(logits), as_one_level(deltas), scales, sizes
+
+    batch = {0: torch.export.Dim("batch")}
+    shapes = {"logits": [batch], "deltas": [batch], "scales": batch, "sizes": batch}
+    program = torch.export.export(Module(), values(3, 5), dynamic_shapes=shapes).module()
+    for num_images in (1, 7):
+        given = values(num_images, 6)
+        for found, expected in zip(program(*given), Module()(*given), strict=True):
+            assert torch.equal(found, expected)
 
 
 @pytest.mark.gpu
@@ -404,9 +291,24 @@ def test_a_gpu_finds_what_the_cpu_finds() -> None:
     deltas = torch.randn(3, 3000, 4, generator=generator) * 0.1
     for method in ("hard", "linear", "gaussian"):
         process = Postprocess(anchors=anchors, config=PostprocessConfig(nms=method))
-        on_cpu = process(as_one_level(logits), as_one_level(deltas), [target()] * 3)
-        on_gpu = process(as_one_level(logits.cuda()), as_one_level(deltas.cuda()), [target()] * 3)
+        levels = as_one_level(logits), as_one_level(deltas)
+        on_cpu = process(*levels, [target()] * 3)
+        on_gpu = process(*([part.cuda() for part in level] for level in levels), [target()] * 3)
         for a, b in zip(on_cpu, on_gpu, strict=True):
             assert b.boxes.is_cuda
             assert_close(b.to("cpu").scores, a.scores, rtol=1e-5, atol=1e-6)
             assert_close(b.to("cpu").boxes, a.boxes, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.gpu
+def test_detect_waits_for_no_gpu() -> None:
+    logits, deltas, scales, sizes = a_scene(4)
+    levels = [[part.cuda() for part in as_one_level(flat)] for flat in (logits, deltas)]
+    module, scales, sizes = Module().cuda(), scales.cuda(), sizes.cuda()
+    expected = module(*levels, scales, sizes)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = module(*levels, scales, sizes)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

@@ -7,6 +7,8 @@ from effdet.ops.assign import AnchorAssignment, assign_anchors
 from effdet.ops.box_loss import box_targets, huber_box_loss
 from effdet.ops.ema import ema_update_
 from effdet.ops.focal_loss import sigmoid_focal_loss
+from effdet.ops.nms import nms
+from effdet.ops.select_candidates import select_candidates
 
 __all__ = [
     "AnchorAssignment",
@@ -15,6 +17,8 @@ __all__ = [
     "build_info",
     "ema_update_",
     "huber_box_loss",
+    "nms",
+    "select_candidates",
     "sigmoid_focal_loss",
 ]
 

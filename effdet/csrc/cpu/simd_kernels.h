@@ -4,4 +4,6 @@
 #include "assign_simd.h"
 #include "ema_simd.h"
 #include "focal_loss_simd.h"
+#include "nms_simd.h"
 #include "rescale_simd.h"
+#include "select_candidates_simd.h"
