@@ -3,6 +3,7 @@
 # make test       the test suite (make test-slow: the long part of it)
 # make lint       style and types
 # make kernels    compile the kernels that have changed, in place
+# make sanitize   CASES=100000 generated calls of the CPU kernels under ASan and UBSan
 # Needs Python >= 3.10 with venv, make and a C++ compiler; installs into .venv, nowhere else.
 
 # The first Python that runs and is new enough; make PYTHON=... chooses another.
@@ -13,9 +14,11 @@ READY := .venv/ready
 KERNELS := $(wildcard effdet/csrc/*/*)
 SHAPES := $(BIN)/python -c 'from effdet.data.shapes import ensure_shapes; print(ensure_shapes())'
 TYPED := effdet _build setup.py train.py validate.py benchmarks
+CASES ?= 100000
+SEED ?= 0
 SOURCES := effdet _build setup.py train.py validate.py benchmarks tests
 
-.PHONY: demo test test-slow lint kernels clean
+.PHONY: demo test test-slow lint kernels sanitize clean
 
 demo: $(READY)
 	@run=runs/demo; n=2; \
@@ -52,6 +55,12 @@ lint: $(READY)
 
 kernels: $(READY)
 	$(BIN)/python setup.py build_ext --inplace
+
+# Into a folder of its own: such a build loads only where the sanitizers are.
+sanitize: $(READY)
+	EFFDET_SANITIZE=1 EFFDET_CUDA=0 $(BIN)/python setup.py build_ext \
+		--build-lib build/sanitize --build-temp build/sanitize/objects
+	$(BIN)/python tests/fuzz_ops.py --cases $(CASES) --seed $(SEED)
 
 # torch first: the kernels are then compiled against the torch that will run.
 $(READY): pyproject.toml constraints.txt setup.py _build/backend.py $(KERNELS)

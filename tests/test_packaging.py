@@ -247,7 +247,7 @@ def test_ci_runs_exactly_make_test() -> None:
     assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("exec make test")
 
 
-@pytest.mark.parametrize("target", ["test", "test-slow", "lint", "kernels"])
+@pytest.mark.parametrize("target", ["test", "test-slow", "lint", "kernels", "sanitize"])
 def test_make_targets_expand(target: str) -> None:
     result = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
