@@ -79,14 +79,15 @@ def foreach_lerp(model: nn.Module) -> Callable[[], None]:
     """The same work by PyTorch: floats averaged, integers copied, decay known."""
     values = tensors_of(model)
     averages = [tensor.clone() for tensor in values]
-    floats, counters = (
-        [[t for t in tensors if t.is_floating_point() == wanted] for tensors in (averages, values)]
-        for wanted in (True, False)
-    )
+    pairs = list(zip(averages, values))
+    floats = [pair for pair in pairs if pair[0].is_floating_point()]
+    counters = [pair for pair in pairs if not pair[0].is_floating_point()]
+    mine, theirs = [a for a, _ in floats], [v for _, v in floats]
+    counted, counts = [a for a, _ in counters], [v for _, v in counters]
 
     def update() -> None:
-        torch._foreach_lerp_(*floats, 1 - DECAY)
-        torch._foreach_copy_(*counters)
+        torch._foreach_lerp_(mine, theirs, 1 - DECAY)
+        torch._foreach_copy_(counted, counts)
 
     return update
 

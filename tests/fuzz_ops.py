@@ -342,7 +342,7 @@ def draw_select(draw: Draw) -> list[Any]:
     exclude = [draw.randrange(num_classes) for _ in range(draw.choice((0, 0, 1, 3)))]
     return [
         draw.levels(batch, shapes, num_classes, dtype), draw.levels(batch, shapes, 4, dtype),
-        draw.boxes(num_anchors), num_classes, draw.size(most, zero=0.02),
+        draw.boxes(num_anchors), num_classes, draw.size(most, zero=0),
         draw.choice((0.0, 0.0, 0.05, 0.3)), exclude,
     ]  # fmt: skip
 
@@ -380,7 +380,7 @@ def draw_nms(draw: Draw) -> list[Any]:
     return [
         boxes, draw.layout(scores), draw.layout(labels), method,
         draw.choice((0.0, 0.3, 0.5, 1.0)), draw.choice((0.1, 0.5)), draw.choice((0.0, 0.001, 0.3)),
-        draw.size(100, zero=0.02), draw.choice((0, 0, 1, 4)), draw.chance(0.3),
+        draw.size(100, zero=0), draw.choice((0, 0, 1, 4)), draw.chance(0.3),
     ]  # fmt: skip
 
 
