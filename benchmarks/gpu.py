@@ -37,6 +37,7 @@ BATCH, CLASSES, CANDIDATES, DETECTIONS = 32, 90, 5000, 100
 SIDES = (64, 32, 16, 8, 4)  # of the levels of D0 at 512 pixels
 ANCHORS = 9 * sum(side**2 for side in SIDES)
 GAMMA = 1.5
+MODEL = "efficientdet_d0"
 OPS = torch.ops.effdet
 
 
@@ -211,7 +212,7 @@ def random_boxes(batch: int, count: int) -> Tensor:
 
 def box_losses() -> dict[str, Subject]:
     """Loss and gradient of the boxes; deltas are read at the few matched anchors only."""
-    anchors, boxes = build_anchors(model_config("d0"), device="cuda"), random_boxes(BATCH, 8)
+    anchors, boxes = build_anchors(model_config(MODEL), device="cuda"), random_boxes(BATCH, 8)
     matched = torch.full((BATCH, ANCHORS), -1, dtype=torch.int32, device="cuda")
     matched[:, ::500] = 3
     one = torch.ones((), device="cuda")
@@ -232,7 +233,7 @@ def box_losses() -> dict[str, Subject]:
 
 def assignments() -> dict[str, Subject]:
     """Anchors to boxes; what must be moved are the two results."""
-    anchors = build_anchors(model_config("d0"), device="cuda")
+    anchors = build_anchors(model_config(MODEL), device="cuda")
     subjects: dict[str, Subject] = {}
     for count in (8, 100):
         boxes = random_boxes(BATCH, count)
@@ -251,7 +252,7 @@ def assignments() -> dict[str, Subject]:
 
 def postprocessing() -> dict[str, Subject]:
     """From the heads' outputs to 100 detections an image; the logits must be read once."""
-    anchors = build_anchors(model_config("d0"), device="cuda")
+    anchors = build_anchors(model_config(MODEL), device="cuda")
     subjects: dict[str, Subject] = {}
     for dtype in (torch.float16, torch.float32):
         for layout in (torch.channels_last, torch.contiguous_format):
@@ -300,7 +301,7 @@ def hard_nms() -> Subject:
 def averages() -> dict[str, Subject]:
     """The moving average of all weights: two tensors read, one written."""
     subjects: dict[str, Subject] = {}
-    for name in ("d0", "d7"):
+    for name in ("efficientdet_d0", "efficientdet_d7"):
         model = build_model(model_config(name)).cuda()
         ema = ModelEma(model, 0.999)
         state = [x for x in model.state_dict().values() if x.is_floating_point()]
@@ -325,7 +326,7 @@ def train_step() -> dict[str, Any]:
 
     The same step also runs with PyTorch's own detection of synchronisation set to raise.
     """
-    config = model_config("d0")
+    config = model_config(MODEL)
     model = build_model(config).cuda().train()
     criterion = DetectionLoss(build_anchors(config, device="cuda"))
     optimizer = build_optimizer(model, lr=1e-3, momentum=0.9, weight_decay=4e-5)
@@ -364,7 +365,7 @@ def train_step() -> dict[str, Any]:
     if not loss.isfinite() or loss.item() == before:
         raise SystemExit(f"the captured step does not train: loss {before}, then {loss.item()}")
     return {
-        "model": f"d0, {BATCH} images, bfloat16 autocast",
+        "model": f"{MODEL}, {BATCH} images, bfloat16 autocast",
         "synchronises": False,
         "captured_in_a_cuda_graph": True,
         "eager_ms": round(eager, 3),
