@@ -12,6 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""What levels may be made of."""
+
 
 def flatten_levels(levels: Sequence[Tensor], values: int) -> Tensor:
     """Levels ``[B, anchors * values, H, W]`` as one ``[B, A, values]``."""
@@ -55,3 +58,33 @@ def values_per_anchor(levels: Sequence[Tensor], num_anchors: int) -> int:
     """How many values ``levels`` have for each of ``num_anchors`` anchors, such as classes."""
     values = sum(x.shape[1] * x.shape[2] * x.shape[3] for x in levels)
     return values // num_anchors if num_anchors else 1
+
+
+def readable(level: Tensor) -> Tensor:
+    """``level`` itself if it is contiguous or channels-last, as the kernels read, else a copy."""
+    if level.is_contiguous(memory_format=torch.channels_last):
+        return level
+    return level.contiguous()
+
+
+def check_levels(name: str, levels: Sequence[Tensor], values: int) -> None:
+    """Raise a ``ValueError`` unless ``levels`` are such, with ``values`` values an anchor.
+
+    They must be ``[B, anchors * values, H, W]`` with one B, of one float dtype and on one device.
+    """
+    if not isinstance(levels, list | tuple) or not levels:
+        raise ValueError(f"{name} must be a list of levels [B, anchors * {values}, H, W]")
+    first = levels[0]
+    if first.dtype not in DTYPES:
+        raise ValueError(f"{name} must be float16, bfloat16, float32 or 64, got {first.dtype}")
+    for level, x in enumerate(levels):
+        if x.dim() != 4 or x.shape[0] != first.shape[0] or x.shape[1] % values != 0:
+            raise ValueError(
+                f"{name} must be [B, anchors * {values}, H, W], got {list(x.shape)} "
+                f"at level {level}"
+            )
+        if x.dtype != first.dtype or x.device != first.device:
+            raise ValueError(
+                f"{name} must have one dtype and device, got {first.dtype} on {first.device} and "
+                f"{x.dtype} on {x.device} at level {level}"
+            )

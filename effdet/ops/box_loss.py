@@ -19,10 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from effdet.boxes import encode_boxes
-from effdet.levels import flatten_levels, num_anchors_of, split_levels
+from effdet.levels import (
+    check_levels,
+    flatten_levels,
+    num_anchors_of,
+    readable,
+    split_levels,
+)
 from effdet.ops import rescale
-
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def huber_box_loss(
@@ -64,12 +68,12 @@ def huber_box_loss(
     """
     if not 0 < delta < float("inf"):
         raise ValueError(f"delta must be finite and above 0, got {delta}")
-    _check_levels(deltas)
+    check_levels("deltas", deltas, 4)
     _check_anchors(deltas, anchors, boxes, matched)
     need_grad = torch.is_grad_enabled() and any(x.requires_grad for x in deltas)
     loss: Tensor
     loss, _ = _op(
-        [_in_place(x) for x in deltas],
+        [readable(x) for x in deltas],
         anchors,
         boxes,
         matched,
@@ -79,31 +83,6 @@ def huber_box_loss(
         need_grad,
     )
     return loss
-
-
-def _in_place(level: Tensor) -> Tensor:
-    """``level`` itself if the kernels can read it where it lies, else a copy."""
-    if level.is_contiguous(memory_format=torch.channels_last):
-        return level
-    return level.contiguous()
-
-
-def _check_levels(deltas: Sequence[Tensor]) -> None:
-    if not isinstance(deltas, list | tuple) or not deltas:
-        raise ValueError("deltas must be a list of levels [B, anchors * 4, H, W]")
-    first = deltas[0]
-    if first.dtype not in _DTYPES:
-        raise ValueError(f"deltas must be float16, bfloat16, float32 or 64, got {first.dtype}")
-    for level, x in enumerate(deltas):
-        if x.dim() != 4 or x.shape[0] != first.shape[0] or x.shape[1] % 4 != 0:
-            raise ValueError(
-                f"deltas must be [B, anchors * 4, H, W], got {list(x.shape)} at level {level}"
-            )
-        if x.dtype != first.dtype or x.device != first.device:
-            raise ValueError(
-                f"deltas must have one dtype and device, got {first.dtype} on {first.device} and "
-                f"{x.dtype} on {x.device} at level {level}"
-            )
 
 
 def _check_anchors(

@@ -22,11 +22,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from effdet.levels import flatten_levels, num_anchors_of, split_levels
+from effdet.levels import (
+    check_levels,
+    flatten_levels,
+    num_anchors_of,
+    readable,
+    split_levels,
+)
 from effdet.ops import rescale
 from effdet.structures import BACKGROUND, IGNORE
-
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def sigmoid_focal_loss(
@@ -77,7 +81,7 @@ def sigmoid_focal_loss(
     need_grad = torch.is_grad_enabled() and any(x.requires_grad for x in logits)
     loss: Tensor
     loss, _ = _op(
-        [_in_place(x) for x in logits],
+        [readable(x) for x in logits],
         _as_int32(targets, num_classes),
         rescale.scalar_like(normalizer, logits[0]),
         rescale.scalar_like(grad_scale, logits[0]),
@@ -88,13 +92,6 @@ def sigmoid_focal_loss(
         need_grad,
     )
     return loss
-
-
-def _in_place(level: Tensor) -> Tensor:
-    """``level`` itself if the kernels can read it where it lies, else a copy."""
-    if level.is_contiguous(memory_format=torch.channels_last):
-        return level
-    return level.contiguous()
 
 
 def _as_int32(targets: Tensor, num_classes: int) -> Tensor:
@@ -114,24 +111,10 @@ def _check_settings(alpha: float, gamma: float, label_smoothing: float) -> None:
 
 
 def _check_tensors(logits: Sequence[Tensor], targets: Tensor, num_classes: int) -> None:
-    if not isinstance(logits, list | tuple) or not logits:
-        raise ValueError("logits must be a list of levels [B, anchors * num_classes, H, W]")
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    check_levels("logits", logits, num_classes)
     first = logits[0]
-    if first.dtype not in _DTYPES:
-        raise ValueError(f"logits must be float16, bfloat16, float32 or 64, got {first.dtype}")
-    for level, x in enumerate(logits):
-        if x.dim() != 4 or x.shape[0] != first.shape[0] or x.shape[1] % num_classes != 0:
-            raise ValueError(
-                f"logits must be [B, anchors * {num_classes}, H, W], got {list(x.shape)} "
-                f"at level {level}"
-            )
-        if x.dtype != first.dtype or x.device != first.device:
-            raise ValueError(
-                f"logits must have one dtype and device, got {first.dtype} on {first.device} and "
-                f"{x.dtype} on {x.device} at level {level}"
-            )
     expected = [first.shape[0], num_anchors_of(logits, num_classes)]
     if list(targets.shape) != expected:
         raise ValueError(f"targets must be [B, A] = {expected}, got {list(targets.shape)}")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from effdet.boxes import decode_boxes
-from effdet.levels import flatten_levels
+from effdet.levels import check_levels, flatten_levels, readable
 
 MAX_LOG_RATIO = 30.0
 """tw and th are cut here, so that neither the sides (1e13 anchors) nor the areas overflow."""
@@ -22,8 +22,6 @@ REMOVED = -1.0
 
 MAX_PAIRS = 2**32 - 1
 """(anchor, class) pairs an image at most."""
-
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class Candidates(NamedTuple):
@@ -76,8 +74,8 @@ def select_candidates(
     _check_tensors(cls_logits, box_deltas, anchors, num_classes)
     return Candidates(
         *_op(
-            list(cls_logits),
-            list(box_deltas),
+            [readable(x) for x in cls_logits],
+            [readable(x) for x in box_deltas],
             anchors,
             num_classes,
             max_candidates,
@@ -107,18 +105,21 @@ def _check_tensors(
         raise ValueError(
             f"anchors must be [A, 4] float32, got {list(anchors.shape)} {anchors.dtype}"
         )
-    if len(cls_logits) != len(box_deltas) or len(cls_logits) == 0:
+    check_levels("cls_logits", cls_logits, num_classes)
+    check_levels("box_deltas", box_deltas, 4)
+    if len(cls_logits) != len(box_deltas) or cls_logits[0].shape[0] != box_deltas[0].shape[0]:
         raise ValueError(
-            "cls_logits and box_deltas must have the same levels, at least one, got "
-            f"{len(cls_logits)} and {len(box_deltas)}"
+            "cls_logits and box_deltas must have the same levels and images, got "
+            f"{len(cls_logits)} levels of {cls_logits[0].shape[0]} images and "
+            f"{len(box_deltas)} of {box_deltas[0].shape[0]}"
         )
-    num_images, num_anchors = cls_logits[0].shape[0], 0
+    for name, levels in (("cls_logits", cls_logits), ("box_deltas", box_deltas)):
+        if levels[0].device != anchors.device:
+            raise ValueError(
+                f"{name} must be on the anchors' device {anchors.device}, got {levels[0].device}"
+            )
+    num_anchors = 0
     for level, (logits, deltas) in enumerate(zip(cls_logits, box_deltas, strict=True)):
-        for name, values, first, per_anchor in (
-            ("cls_logits", logits, cls_logits[0], num_classes),
-            ("box_deltas", deltas, box_deltas[0], 4),
-        ):
-            _check_level(f"{name}[{level}]", values, first, anchors, num_images, per_anchor)
         boxes = (deltas.shape[1] // 4, *deltas.shape[2:])
         pairs = (logits.shape[1] // num_classes, *logits.shape[2:])
         if boxes != pairs:
@@ -136,22 +137,6 @@ def _check_tensors(
         raise ValueError(
             f"cls_logits must hold at most {MAX_PAIRS} values an image, "
             f"got {num_anchors * num_classes}"
-        )
-
-
-def _check_level(
-    name: str, values: Tensor, first: Tensor, anchors: Tensor, num_images: int, per_anchor: int
-) -> None:
-    if values.dim() != 4 or values.shape[0] != num_images or values.shape[1] % per_anchor:
-        raise ValueError(
-            f"{name} must be [B, anchors * {per_anchor}, H, W] with B = {num_images}, "
-            f"got {list(values.shape)}"
-        )
-    if values.dtype not in _DTYPES or values.dtype != first.dtype:
-        raise ValueError(f"{name} must be a float type, the same on all levels, got {values.dtype}")
-    if values.device != anchors.device:
-        raise ValueError(
-            f"{name} must be on the anchors' device {anchors.device}, got {values.device}"
         )
 
 
