@@ -13,25 +13,19 @@ and adversarial cases with torchvision, and records its outcome (some minutes).
 """
 
 import argparse
-import datetime
-import json
-import platform
-import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
+from measuring import best_in_turn, write_result
 from torch import Tensor
 
-from effdet.ops import build_info, nms
+from effdet.ops import nms
 
 ROOT = Path(__file__).parents[1]
-RESULT = ROOT / "benchmarks" / "results" / "nms.json"
 NUM_CLASSES, IMAGE_SIZE, NUM_OBJECTS = 90, 512, 60
 CHECK = ["-m", "pytest", "-q", "-m", "slow", "tests/ops/test_nms.py"]
 
@@ -43,20 +37,14 @@ def main() -> None:
     check = parser.parse_args().check
     torch.set_num_threads(1)
     rows = [measure(n, limit) for n in (1000, 5000, 20000) for limit in (100, n)]
-    result = {
-        "command": "python benchmarks/nms.py" + (" --check" if check else ""),
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "machine": machine(),
-        "build": build_info(),
-        "rows": rows,
-    }
+    figures: dict[str, Any] = {"rows": rows, "torchvision": torchvision.__version__}
     if check:
-        result["check"] = {
+        figures["check"] = {
             "command": " ".join(["python", *CHECK]),
             "cases": 100_000,
             "equal": subprocess.run([sys.executable, *CHECK], cwd=ROOT).returncode == 0,
         }
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    write_result("nms", figures)
 
 
 def measure(count: int, limit: int) -> dict[str, Any]:
@@ -77,8 +65,15 @@ def measure(count: int, limit: int) -> dict[str, Any]:
         picks: Tensor = torchvision.ops.batched_nms(boxes, scores, labels, 0.5)[:limit]
         return picks
 
-    ours_ms, theirs_ms = best_of_each(ours, theirs)
-    linear_ms, gaussian_ms = best_of_each(lambda: ours("linear"), lambda: ours("gaussian"))
+    times = best_in_turn(
+        {
+            "ours": ours,
+            "torchvision": theirs,
+            "ours_linear": lambda: ours("linear"),
+            "ours_gaussian": lambda: ours("gaussian"),
+        },
+        rounds=25,
+    )
     found = ours()
     picks = found.picks[0, : int(found.counts)]
     exact = nms_of_each_class(boxes, scores, labels)[:limit]
@@ -87,11 +82,8 @@ def measure(count: int, limit: int) -> dict[str, Any]:
         "max_detections": limit,
         "picks": len(picks),
         "same_picks": int((picks == exact).sum()) if len(picks) == len(exact) else 0,
-        "ours_ms": round(ours_ms, 4),
-        "torchvision_ms": round(theirs_ms, 4),
-        "times_faster_than_torchvision": round(theirs_ms / ours_ms, 2),
-        "ours_linear_ms": round(linear_ms, 4),
-        "ours_gaussian_ms": round(gaussian_ms, 4),
+        **{f"{name}_ms": round(ms, 4) for name, ms in times.items()},
+        "times_faster_than_torchvision": round(times["torchvision"] / times["ours"], 2),
     }
     print(row, flush=True)
     return row
@@ -131,26 +123,6 @@ def nms_of_each_class(boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
         parts.append(index[torchvision.ops.nms(boxes[index], scores[index], 0.5)])
     picks = torch.cat(parts)
     return picks[scores[picks].argsort(descending=True)]
-
-
-def best_of_each(*functions: Callable[[], Any], repeats: int = 25) -> list[float]:
-    """Shortest CPU time of each in milliseconds, measured in turns."""
-    times: list[list[float]] = [[] for _ in functions]
-    for _ in range(repeats):
-        for function, measured in zip(functions, times, strict=True):
-            start = time.process_time()
-            function()
-            measured.append(time.process_time() - start)
-    return [1e3 * min(measured) for measured in times]
-
-
-def machine() -> str:
-    """Processor and versions in a line."""
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    model = re.search(r"model name\s*: (.*)", text)
-    name = model.group(1) if model else platform.processor()
-    versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
-    return f"{name}, 1 thread, {versions}"
 
 
 if __name__ == "__main__":

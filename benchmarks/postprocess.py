@@ -16,12 +16,9 @@ the other package has too: the same class, a score within 1e-4 and a box within 
 """
 
 import argparse
-import datetime
 import importlib
 import json
 import os
-import platform
-import re
 import subprocess
 import sys
 import tempfile
@@ -33,7 +30,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-RESULT = Path(__file__).parent / "results" / "postprocess.json"
 NUM_IMAGES, NUM_CLASSES, NUM_CANDIDATES, MAX_DETECTIONS = 4, 90, 5000, 100
 FEATURE_SIZES = (64, 32, 16, 8, 4)
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -62,14 +58,8 @@ def main() -> None:
         rows = [
             compare(args.peer, anchors, layout, method) for method in METHODS for layout in LAYOUTS
         ]
-    result = {
-        "command": "python benchmarks/postprocess.py --peer peer/bin/python",
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "machine": machine(),
-        "build": importlib.import_module("effdet.ops").build_info(),
-        "rows": rows,
-    }
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    torch.set_num_threads(1)  # as in the processes that were measured
+    importlib.import_module("measuring").write_result("postprocess", {"rows": rows})
 
 
 def save_anchors(file: str) -> None:
@@ -215,14 +205,6 @@ def share_found(found: Tensor, expected: Tensor) -> float:
     tolerance = torch.tensor([0, 0.01, 0.01, 0.01, 0.01, 1e-4, 0])
     near = ((found[:, None] - expected[None]).abs() <= tolerance).all(-1)
     return near.any(1).float().mean().item()
-
-
-def machine() -> str:
-    """Processor and versions in a line."""
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    model = re.search(r"model name\s*: (.*)", text)
-    name = model.group(1) if model else platform.processor()
-    return f"{name}, 1 thread, torch {torch.__version__}"
 
 
 if __name__ == "__main__":
