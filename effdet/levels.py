@@ -73,7 +73,10 @@ def check_levels(name: str, levels: Sequence[Tensor], values: int) -> None:
     They must be ``[B, anchors * values, H, W]`` with one B, of one float dtype and on one device.
     """
     if not isinstance(levels, list | tuple) or not levels:
-        raise ValueError(f"{name} must be a list of levels [B, anchors * {values}, H, W]")
+        got = type(levels).__name__
+        raise ValueError(
+            f"{name} must be a list of levels [B, anchors * {values}, H, W], at least one, got {got}"
+        )
     first = levels[0]
     if first.dtype not in DTYPES:
         raise ValueError(f"{name} must be float16, bfloat16, float32 or 64, got {first.dtype}")

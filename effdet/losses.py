@@ -74,7 +74,8 @@ class DetectionLoss:
             normalizer=normalizer,
             grad_scale=grad_scale,
         )
-        box_scale = self.box_loss_weight * (1.0 if grad_scale is None else grad_scale)
+        # The gradient that will come from upstream; a weight of 0 leaves nothing to foresee.
+        box_scale = (self.box_loss_weight or 1.0) * (1.0 if grad_scale is None else grad_scale)
         box = huber_box_loss(
             box_deltas,
             self.anchors,

@@ -62,7 +62,19 @@ def pad_targets(targets: list[Target]) -> tuple[Tensor, Tensor]:
         boxes: ``[B, M, 4]`` float32 xyxy, M being the most boxes of one image; 0 in rows left over.
         labels: ``[B, M]`` int64 class indices, ``IGNORE`` for crowds, ``BACKGROUND`` in rows left
             over.
+
+    Raises:
+        ValueError: for no targets, and where boxes, labels and crowd flags differ in number.
     """
+    if not targets:
+        raise ValueError("targets must hold at least one image, got []")
+    for image, target in enumerate(targets):
+        counts = len(target.boxes), len(target.labels), len(target.crowd)
+        if len(set(counts)) != 1:
+            raise ValueError(
+                f"targets[{image}] must have as many boxes, labels and crowd flags, "
+                f"got {counts[0]}, {counts[1]} and {counts[2]}"
+            )
     labels = [torch.where(target.crowd, IGNORE, target.labels) for target in targets]
     return (
         pad_sequence([target.boxes for target in targets], batch_first=True),

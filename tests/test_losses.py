@@ -91,6 +91,15 @@ def test_the_loss_is_the_weighted_sum() -> None:
     assert_close(default["loss"], default["cls_loss"] + 50 * default["box_loss"])
 
 
+def test_a_box_loss_of_weight_0_leaves_the_boxes_alone() -> None:
+    deltas = torch.zeros(1, 3, 4, requires_grad=True)
+    given = [target([[0.0, 0, 10, 7]], [0])]
+    losses = losses_of(torch.zeros(1, 3, 1), deltas, given, box_loss_weight=0.0)
+    losses["loss"].backward()
+    assert deltas.grad is not None
+    assert not deltas.grad.any()
+
+
 def test_alpha_and_gamma_reach_the_focal_loss() -> None:
     losses = losses_of(
         logits_of([0.0]), torch.zeros(1, 1, 4), [target([], [])], ANCHORS[:1], alpha=0.5, gamma=0.0

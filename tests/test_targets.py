@@ -139,3 +139,26 @@ def test_a_batch_is_its_images() -> None:
 def test_a_box_without_area_gives_finite_targets() -> None:
     assignment = assign_targets(SQUARES, [target([[5.0, 5, 5, 5]], [0])])
     assert deltas_of(SQUARES, assignment).isfinite().all()
+
+
+def test_targets_that_do_not_fit_are_named() -> None:
+    with pytest.raises(ValueError, match=r"at least one image, got \[\]"):
+        pad_targets([])
+    good = target([[0.0, 0, 10, 10]], [0])
+    bad = Target(
+        boxes=torch.zeros(3, 4),
+        labels=torch.zeros(2, dtype=torch.int64),
+        crowd=torch.zeros(1, dtype=torch.bool),
+        image_id=0,
+        scale=1.0,
+        size=(64, 64),
+    )
+    with pytest.raises(ValueError, match=r"targets\[1\] must .*, got 3, 2 and 1"):
+        pad_targets([good, bad])
+
+
+def test_a_huge_label_does_not_wrap_around_to_another_class() -> None:
+    assignment = assign_targets(
+        torch.tensor([[0.0, 0, 10, 10]]), [target([[0, 0, 10, 10]], [2**32])]
+    )
+    assert assignment.cls_targets.tolist() == [[2**31 - 1]]

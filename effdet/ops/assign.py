@@ -47,7 +47,7 @@ def assign_anchors(
     Args:
         anchors: ``[A, 4]`` float32 xyxy in pixels.
         boxes: ``[B, M, 4]`` float32 xyxy in the same pixels.
-        labels: ``[B, M]`` int64. A class index below 2**31, which is copied, not looked at;
+        labels: ``[B, M]`` int64. A class index, which is copied (at most 2**31 - 1), not looked at;
             ``IGNORE`` (-2) for a crowd region, which is matched with nothing; ``BACKGROUND`` (-1)
             for a row that only fills up the batch, whatever its coordinates.
         foreground_iou: IoU from which an anchor belongs to its best box, in [0, 1]; an anchor
@@ -61,7 +61,10 @@ def assign_anchors(
     _check_share("foreground_iou", foreground_iou)
     _check_share("crowd_overlap", crowd_overlap)
     _check_tensors(anchors, boxes, labels)
-    return AnchorAssignment(*_op(anchors, boxes, labels, foreground_iou, crowd_overlap))
+    # Larger labels would wrap around to other classes; so they stay out of every range.
+    labels = labels.clamp(torch.iinfo(torch.int32).min, torch.iinfo(torch.int32).max)
+    values = (anchors.detach(), boxes.detach(), labels)
+    return AnchorAssignment(*_op(*values, foreground_iou, crowd_overlap))
 
 
 def _check_share(name: str, value: float) -> None:

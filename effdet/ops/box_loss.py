@@ -54,10 +54,11 @@ def huber_box_loss(
         matched: ``[B, A]`` int32, the box of each anchor in [0, M), negative where there is none,
             as from :func:`effdet.ops.assign_anchors`. Looking at the values would stall a device,
             so an index of M or more is no error: it makes the loss and the gradient there NaN.
-        normalizer: scalar the sum is divided by, such as the number of coordinates.
+        normalizer: constant the sum is divided by, above 0, such as the number of coordinates.
         grad_scale: foreseen gradient of the result, such as the loss weight times the GradScaler's
-            factor. The backward pass costs nothing where it holds, and float16 gradients that
-            would underflow unscaled do not. Any value gives the right gradient.
+            factor; above 0. The backward pass costs nothing where it holds. Elsewhere it multiplies
+            what was stored: float16 gradients that the foreseen scale made too small or too large
+            stay lost.
         delta: where the loss turns from square to linear, in units of the offsets; above 0.
 
     Returns:
@@ -74,11 +75,11 @@ def huber_box_loss(
     loss: Tensor
     loss, _ = _op(
         [readable(x) for x in deltas],
-        anchors,
-        boxes,
+        anchors.detach(),
+        boxes.detach(),
         matched,
-        rescale.scalar_like(normalizer, deltas[0]),
-        rescale.scalar_like(grad_scale, deltas[0]),
+        rescale.scalar_like("normalizer", normalizer, deltas[0]),
+        rescale.scalar_like("grad_scale", grad_scale, deltas[0]),
         delta,
         need_grad,
     )
@@ -89,7 +90,7 @@ def _check_anchors(
     deltas: Sequence[Tensor], anchors: Tensor, boxes: Tensor, matched: Tensor
 ) -> None:
     batch, num_anchors = deltas[0].shape[0], num_anchors_of(deltas, 4)
-    num_boxes = boxes.shape[1] if boxes.dim() == 3 else "M"
+    num_boxes = boxes.shape[1] if boxes.dim() == 3 else 0
     for name, tensor, shape, dtype in (
         ("anchors", anchors, [num_anchors, 4], torch.float32),
         ("boxes", boxes, [batch, num_boxes, 4], torch.float32),

@@ -61,10 +61,11 @@ def sigmoid_focal_loss(
         alpha: weight of a present class; an absent one has ``1 - alpha``. In [0, 1].
         gamma: focusing exponent, at least 0; 0 is the weighted cross-entropy.
         label_smoothing: in [0, 1).
-        normalizer: scalar the sum is divided by, such as the number of foreground anchors.
+        normalizer: constant the sum is divided by, above 0, such as the number of foreground anchors.
         grad_scale: foreseen gradient of the result, such as the loss weight times the GradScaler's
-            factor. The backward pass costs nothing where it holds, and float16 gradients that
-            would underflow unscaled do not. Any value gives the right gradient.
+            factor; above 0. The backward pass costs nothing where it holds. Elsewhere it multiplies
+            what was stored: float16 gradients that the foreseen scale made too small or too large
+            stay lost.
 
     Returns:
         Scalar, float64 for float64 logits, else float32, also under autocast.
@@ -83,8 +84,8 @@ def sigmoid_focal_loss(
     loss, _ = _op(
         [readable(x) for x in logits],
         _as_int32(targets, num_classes),
-        rescale.scalar_like(normalizer, logits[0]),
-        rescale.scalar_like(grad_scale, logits[0]),
+        rescale.scalar_like("normalizer", normalizer, logits[0]),
+        rescale.scalar_like("grad_scale", grad_scale, logits[0]),
         num_classes,
         alpha,
         gamma,
@@ -159,9 +160,11 @@ def reference(
     present = targets.unsqueeze(-1) == torch.arange(num_classes, device=targets.device)
     wrong = torch.where(present, -x, x)
     # -logsigmoid(-z) is softplus(z), exact for any z; F.softplus cuts off at 20.
-    cross_entropy = -F.logsigmoid(-wrong) - label_smoothing / 2 * wrong
+    cross_entropy = -F.logsigmoid(-wrong)
+    if label_smoothing > 0:  # else an infinite logit would give 0 * inf
+        cross_entropy = cross_entropy - label_smoothing / 2 * wrong
     weight = alpha * present + (1 - alpha) * ~present
-    factor = weight * torch.exp(gamma * F.logsigmoid(wrong))
+    factor = weight * torch.exp(gamma * F.logsigmoid(wrong)) if gamma > 0 else weight
     loss = _by_target(factor * cross_entropy, targets).sum() / normalizer
     if not need_grad:
         return loss, []

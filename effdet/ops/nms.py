@@ -79,8 +79,8 @@ def nms(
     _check_tensors(boxes, scores, labels)
     return Suppression(
         *_op(
-            boxes,
-            scores,
+            boxes.detach(),
+            scores.detach(),
             labels,
             method,
             float(iou_threshold),
@@ -106,14 +106,14 @@ def _check_settings(
     for name, value in (("iou_threshold", iou_threshold), ("score_threshold", score_threshold)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name} must be in [0, 1], got {value}")
-    if not 0 < sigma < math.inf:
-        raise ValueError(f"sigma must be finite and above 0, got {sigma}")
+    if not torch.finfo(torch.float32).tiny <= sigma < math.inf:
+        raise ValueError(f"sigma must be finite and above 0 in float32, got {sigma}")
     for name, count, least in (
         ("max_detections", max_detections, 1),
         ("max_per_class", max_per_class, 0),
     ):
-        if count < least:
-            raise ValueError(f"{name} must be at least {least}, got {count}")
+        if not least <= count < 2**63:
+            raise ValueError(f"{name} must be at least {least} and below 2**63, got {count}")
 
 
 def _check_tensors(boxes: Tensor, scores: Tensor, labels: Tensor) -> None:

@@ -7,6 +7,7 @@ the loss times the factor of the GradScaler. So the gradients are made with a fo
 (``grad_scale``), and the backward pass only has to do something where it turns out otherwise.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,9 +18,10 @@ from torch import Tensor
 def reference(gradients: list[Tensor], grad_output: Tensor, grad_scale: Tensor) -> None:
     """The definition of ``effdet::rescale_``: ``gradients *= grad_output / grad_scale``.
 
-    The product is taken in the scalars' dtype and rounded once to the gradients'.
+    Equal scalars, also 0 and 0, leave the gradients as they are. The product is taken in the
+    scalars' dtype and rounded once to the gradients'.
     """
-    ratio = grad_output / grad_scale
+    ratio = torch.where(grad_output == grad_scale, 1.0, grad_output / grad_scale)
     for gradient in gradients:
         gradient.copy_(gradient.to(ratio.dtype) * ratio)
 
@@ -32,14 +34,25 @@ def _(gradients: list[Tensor], grad_output: Tensor, grad_scale: Tensor) -> None:
     return None
 
 
-def scalar_like(value: Tensor | float | None, logits: Tensor) -> Tensor:
-    """``value`` (None: 1) as a scalar tensor of the loss's dtype on the logits' device."""
+def scalar_like(name: str, value: Tensor | float | None, logits: Tensor) -> Tensor:
+    """``value`` (None: 1) as a scalar tensor of the loss's dtype on the logits' device.
+
+    Raises:
+        ValueError: for a number that is not finite and above 0 (of a tensor this is not looked at,
+            which could stall), and for a tensor of more than one number or on another device.
+    """
     dtype = loss_dtype(logits)
-    if value is None:
-        return torch.ones((), dtype=dtype, device=logits.device)
-    if isinstance(value, Tensor):
-        return value.detach().to(dtype)
-    return torch.full((), value, dtype=dtype, device=logits.device)
+    if not isinstance(value, Tensor):
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name} must be finite and above 0, got {value}")
+        return torch.full((), 1.0 if value is None else value, dtype=dtype, device=logits.device)
+    if value.numel() != 1:
+        raise ValueError(f"{name} must be one number, got {list(value.shape)}")
+    if value.device != logits.device:
+        raise ValueError(
+            f"{name} must be on the predictions' device {logits.device}, got {value.device}"
+        )
+    return value.detach().to(dtype).reshape(())
 
 
 def loss_dtype(logits: Tensor) -> torch.dtype:

@@ -74,8 +74,8 @@ def select_candidates(
     _check_tensors(cls_logits, box_deltas, anchors, num_classes)
     return Candidates(
         *_op(
-            [readable(x) for x in cls_logits],
-            [readable(x) for x in box_deltas],
+            [readable(x.detach()) for x in cls_logits],
+            [readable(x.detach()) for x in box_deltas],
             anchors,
             num_classes,
             max_candidates,
@@ -89,8 +89,8 @@ def _check_settings(
     num_classes: int, max_candidates: int, score_threshold: float, exclude: Sequence[int]
 ) -> None:
     for name, value in (("num_classes", num_classes), ("max_candidates", max_candidates)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+        if not 1 <= value < 2**63:
+            raise ValueError(f"{name} must be at least 1 and below 2**63, got {value}")
     if not 0 <= score_threshold <= 1:
         raise ValueError(f"score_threshold must be in [0, 1], got {score_threshold}")
     for label in exclude:

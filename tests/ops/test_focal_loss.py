@@ -212,19 +212,40 @@ def test_extreme_logits_stay_finite(function: Any, dtype: torch.dtype, gamma: fl
     torch.testing.assert_close(loss, exact.to(loss.dtype), rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("function", [OP, reference])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_nan_and_infinity_stay_in_their_place(dtype: torch.dtype, layout: str) -> None:
+@pytest.mark.parametrize("value", [torch.nan, -torch.nan, torch.inf])
+@pytest.mark.parametrize("gamma", [0.5, 1.5, 2.0])
+def test_nan_and_infinity_stay_in_their_place(
+    function: Any, dtype: torch.dtype, layout: str, value: float, gamma: float
+) -> None:
     levels, targets = levels_of(dtype, layout)
     targets[:] = BACKGROUND
-    for value in (torch.nan, torch.inf):
-        levels[0][1, 8, 2, 1] = value
-        loss, gradients = OP(*arguments(levels, targets, 7, smoothing=0.0))
-        assert not loss.isfinite()
-        finite = gradients[0].isfinite()
-        finite[1, 8, 2, 1] = True
-        assert finite.all()
-        assert all(gradient.isfinite().all() for gradient in gradients[1:])
+    levels[0][1, 8, 2, 1] = value
+    loss, gradients = function(*arguments(levels, targets, 7, gamma, smoothing=0.0))
+    assert loss.isnan() if value != value else loss.isinf()
+    finite = gradients[0].isfinite()
+    assert not finite[1, 8, 2, 1]
+    finite[1, 8, 2, 1] = True
+    assert finite.all()
+    assert all(gradient.isfinite().all() for gradient in gradients[1:])
+
+
+@pytest.mark.parametrize("function", [OP, reference])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.5, 2.0])
+def test_a_class_masked_with_minus_infinity_costs_nothing(
+    function: Any, dtype: torch.dtype, gamma: float
+) -> None:
+    logits, targets = example(dtype)
+    targets = targets.clamp(max=3).int()
+    logits[..., 4] = -torch.inf
+    loss, (gradient,) = function(*arguments(as_one_level(logits), targets, 5, gamma, 0.0))
+    rest = arguments(as_one_level(logits[..., :4].contiguous()), targets, 4, gamma, 0.0)
+    expected, _ = function(*rest)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+    assert not flatten_levels([gradient], 5)[..., 4].any()
 
 
 def test_nan_logit_gives_nan() -> None:
@@ -356,14 +377,23 @@ def test_cuda_repeats_to_the_bit_without_a_sync() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("foreseen", [None, 0.125, 5.0])
-def test_upstream_gradient(dtype: torch.dtype, foreseen: float | None) -> None:
+@pytest.mark.parametrize("foreseen", [None, 0.125, 5.0, torch.full((1,), 5.0)])
+def test_upstream_gradient(dtype: torch.dtype, foreseen: Tensor | float | None) -> None:
     logits, targets = example(dtype)
     _, gradient = loss_and_gradient(logits, targets)
     logits.requires_grad_()
     loss = focal(logits, targets, grad_scale=foreseen) / 8
     (scaled,) = torch.autograd.grad(loss, logits)
     torch.testing.assert_close(scaled, gradient / 8)
+
+
+def test_no_gradient_from_upstream_is_none() -> None:
+    logits, targets = example(torch.float32)
+    logits.requires_grad_()
+    for foreseen in (torch.tensor(0.0), 1.0):
+        loss = focal(logits, targets, grad_scale=foreseen)
+        (gradient,) = torch.autograd.grad(loss * 0.0, logits)
+        assert not gradient.any()
 
 
 def test_the_foreseen_gradient_is_handed_over_untouched() -> None:
@@ -486,6 +516,10 @@ def test_exports_with_a_dynamic_number_of_anchors() -> None:
             {"logits": [torch.zeros(2, 4, 3, 1), torch.zeros(2, 4, 3, 1).double()]},
             "one dtype.*float32.*float64.* level 1",
         ),
+        ({"normalizer": torch.ones(2)}, r"normalizer must be one number, got \[2\]"),
+        ({"grad_scale": 0.0}, "grad_scale must be finite and above 0, got 0.0"),
+        ({"grad_scale": torch.ones(2, 1)}, r"grad_scale must be one number, got \[2, 1\]"),
+        ({"grad_scale": torch.ones((), device="meta")}, "grad_scale must be .* cpu, got meta"),
         ({"targets": torch.zeros(2, 4, dtype=torch.int64)}, r"\[2, 6\], got \[2, 4\]"),
         ({"targets": torch.zeros(2, 6)}, "int64, got torch.float32"),
         ({"targets": torch.zeros(2, 6, dtype=torch.int64, device="meta")}, "cpu, got meta"),

@@ -52,13 +52,14 @@ EFFDET_INLINE float shared_area(float x1, float y1, float x2, float y2, const As
 float bound_ious(const BlockBounds& blocks, int64_t num_blocks, const AssignBox& box,
                  float* bounds) {
   // In variables of their own: a pointer that is read again in each round stops the vectoriser.
-  const auto [x1, y1, x2, y2, least_area, greatest_area] = blocks;
+  const float *x1 = blocks.x1, *y1 = blocks.y1, *x2 = blocks.x2, *y2 = blocks.y2;
+  const float *least_area = blocks.least_area, *greatest_area = blocks.greatest_area;
   float greatest = 0.f;
 #pragma omp simd reduction(max : greatest)
   for (int64_t i = 0; i < num_blocks; ++i) {
     const float overlap = shared_area(x1[i], y1[i], x2[i], y2[i], box);
     const float shared = minimum(overlap, greatest_area[i]);
-    const float together = box.area + maximum(least_area[i], shared) - shared;
+    const float together = box.area + (maximum(least_area[i], shared) - shared);
     const float bound = 1.001f * (shared / together) + 1.17549435e-38f;
     bounds[i] = shared > 0.f ? bound : 0.f;
     greatest = maximum(bounds[i], greatest);

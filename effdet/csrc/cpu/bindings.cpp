@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Python module of the CPU kernels. Importing it registers them; it holds nothing else.
+// The Python module of the CPU kernels. Importing it registers them.
 #include <pybind11/pybind11.h>
 
 #include "simd.h"
@@ -10,6 +10,5 @@ __attribute__((used)) static const char kBuildRecord[] = EFFDET_BUILD_RECORD;
 
 PYBIND11_MODULE(_C, module) {
   module.doc() = "CPU kernels of the effdet operators";
-  module.attr("build_record") = kBuildRecord;
   module.attr("instruction_set") = effdet::instruction_set_name();
 }

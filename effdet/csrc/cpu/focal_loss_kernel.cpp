@@ -2,8 +2,8 @@
 // Focal loss and its gradient in one pass over the levels' logits, on the CPU.
 //
 // The formula and the meaning of the arguments stand in effdet/ops/focal_loss.py. Almost every
-// class is absent at almost every anchor, so runs of logits are first summed as if all were; the
-// few present ones are then exchanged.
+// class is absent at almost every anchor: those are summed in long runs, the few present ones are
+// left out of them and computed one by one.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -18,6 +18,7 @@
 #include <limits>
 #include <numeric>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "focal_loss.h"
@@ -30,7 +31,7 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-constexpr int32_t kIgnore = -2;
+constexpr int32_t kBackground = -1, kIgnore = -2;
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 struct Settings {
@@ -50,8 +51,10 @@ Term exact_term(double x, bool present, const Settings& s) {
   const double larger = 1 / (1 + e), smaller = e * larger;
   const double q = wrong >= 0 ? larger : smaller, p_t = wrong >= 0 ? smaller : larger;
   const double minus_log_q = std::max(-wrong, 0.0) + log1p_e;
-  const double cross_entropy = std::max(wrong, 0.0) + log1p_e - s.half_smoothing * wrong;
-  const double factor = weight * std::exp(-s.gamma * minus_log_q);
+  // Without smoothing an infinite logit must not give 0 * infinity.
+  const double smoothed = s.half_smoothing > 0 ? s.half_smoothing * wrong : 0;
+  const double cross_entropy = std::max(wrong, 0.0) + log1p_e - smoothed;
+  const double factor = weight * (s.gamma > 0 ? std::exp(-s.gamma * minus_log_q) : 1);
   const double slope = factor * (s.gamma * p_t * cross_entropy + q - s.half_smoothing);
   return {factor * cross_entropy, (present ? -slope : slope) * s.gradient_scale};
 }
@@ -69,6 +72,7 @@ std::vector<Task> split_into_tasks(const std::vector<Level>& levels) {
   std::vector<Task> tasks;
   for (int l = 0; l < static_cast<int>(levels.size()); ++l) {
     const Level& level = levels[l];
+    if (level.rows() == 0) continue;
     const int64_t slots = level.channels_last ? 1 : level.slots;
     const int64_t length = level.channels_last ? level.rows() : level.places;
     const int64_t step = level.channels_last ? kRowsPerTask : kPlacesPerTask;
@@ -99,17 +103,25 @@ class LevelLoss {
  private:
   double channels_last(const Task& task, const int32_t* targets) const {
     const int64_t classes = settings_.num_classes, start = task.image * level_.rows();
+    std::vector<float> keep;
     double sum = 0;
     for (int64_t begin = task.begin; begin < task.end;) {
-      int64_t end = begin + 1;
-      while (end < task.end && (targets[end] == kIgnore) == (targets[begin] == kIgnore)) ++end;
       const int64_t at = (start + begin) * classes;
-      if (targets[begin] == kIgnore)
-        clear(at, (end - begin) * classes);
-      else
-        sum += negatives(at, (end - begin) * classes, nullptr);
-      for (int64_t row = begin; row < end; ++row)
-        sum += exchange(targets[row], (start + row) * classes, 1);
+      int64_t end = begin + 1;
+      if (is_usual(targets[begin])) {
+        while (end < task.end && targets[end] == targets[begin]) ++end;
+        if (targets[begin] == kIgnore)
+          clear(at, (end - begin) * classes);
+        else
+          sum += negatives(at, (end - begin) * classes, nullptr);
+      } else if (is_class(targets[begin])) {
+        // Left out rather than subtracted afterwards, which would cancel.
+        keep.assign(classes, 1.f);
+        keep[targets[begin]] = 0.f;
+        sum += negatives(at, classes, keep.data()) + positive(at + targets[begin]);
+      } else {
+        sum += spoil(at, 1);
+      }
       begin = end;
     }
     return sum;
@@ -117,39 +129,55 @@ class LevelLoss {
 
   double contiguous(const Task& task, const int32_t* targets) const {
     const int64_t classes = settings_.num_classes, count = task.end - task.begin;
-    float keep[kPlacesPerTask];
-    bool any_ignored = false;
-    for (int64_t i = 0; i < count; ++i) {
-      const bool ignored = targets[(task.begin + i) * level_.slots + task.slot] == kIgnore;
-      keep[i] = ignored ? 0.f : 1.f;
-      any_ignored |= ignored;
-    }
     const int64_t plane = (task.image * level_.slots + task.slot) * classes;
     const int64_t first = plane * level_.places + task.begin;
+    float keep[kPlacesPerTask];
+    std::vector<Place> unusual;  // by class, so that each plane takes its own
+    bool any_ignored = false;
+    for (int64_t i = 0; i < count; ++i) {
+      const int32_t target = targets[(task.begin + i) * level_.slots + task.slot];
+      keep[i] = target == kIgnore ? 0.f : 1.f;
+      any_ignored |= target == kIgnore;
+      if (!is_usual(target)) unusual.push_back({target, i});
+    }
+    std::sort(unusual.begin(), unusual.end());
     double sum = 0;
-    for (int64_t k = 0; k < classes; ++k)
-      sum += negatives(first + k * level_.places, count, any_ignored ? keep : nullptr);
-    for (int64_t i = 0; i < count; ++i)
-      sum +=
-          exchange(targets[(task.begin + i) * level_.slots + task.slot], first + i, level_.places);
+    auto next = std::find_if(unusual.begin(), unusual.end(),
+                             [&](const Place& place) { return is_class(place.first); });
+    for (int64_t k = 0; k < classes; ++k) {
+      const int64_t at = first + k * level_.places;
+      const auto begin = next;
+      while (next != unusual.end() && next->first == k) keep[(next++)->second] = 0.f;
+      sum += negatives(at, count, any_ignored || next != begin ? keep : nullptr);
+      for (auto place = begin; place != next; ++place) {
+        keep[place->second] = 1.f;
+        sum += positive(at + place->second);
+      }
+    }
+    for (const auto& [target, i] : unusual)
+      if (!is_class(target)) sum += spoil(first + i, level_.places);
     return sum;
   }
+
+  using Place = std::pair<int32_t, int64_t>;  // target and place of an anchor
+
+  static bool is_usual(int32_t target) { return target == kBackground || target == kIgnore; }
+  bool is_class(int32_t target) const { return target >= 0 && target < settings_.num_classes; }
 
   // The loss of `count` neighbouring logits whose classes are absent, and their gradients.
   double negatives(int64_t at, int64_t count, const float* keep) const;
 
-  // What changes where class `target` is present at the anchor whose logits start at `at`.
-  double exchange(int32_t target, int64_t at, int64_t stride) const {
-    if (target == -1 || target == kIgnore) return 0;
-    if (target < 0 || target >= settings_.num_classes) {
-      for (int64_t k = 0; k < settings_.num_classes; ++k) store(at + k * stride, kNaN);
-      return kNaN;
-    }
-    at += target * stride;
-    const double counted = negatives(at, 1, nullptr);
+  // The loss of one logit whose class is present.
+  double positive(int64_t at) const {
     const Term term = exact_term(static_cast<double>(logits_[at]), true, settings_);
     store(at, term.gradient);
-    return term.loss - counted;
+    return term.loss;
+  }
+
+  // NaN for an anchor whose target is nothing that there is.
+  double spoil(int64_t at, int64_t stride) const {
+    for (int64_t k = 0; k < settings_.num_classes; ++k) store(at + k * stride, kNaN);
+    return kNaN;
   }
 
   void store(int64_t at, double gradient) const {

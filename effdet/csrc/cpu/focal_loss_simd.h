@@ -28,15 +28,17 @@ struct Term {
 // formula stands in effdet/ops/focal_loss.py.
 template <Gamma G>
 EFFDET_INLINE Term negative(float x, const FocalRun& run) {
-  // Positive floats are ordered as their bits, whose minimum is one instruction. It takes NaN for
-  // 126; half_smoothing * x below is NaN all the same.
+  // Positive floats are ordered as their bits, whose minimum is one instruction; NaN, the largest
+  // bits, is lost here but comes back with positive_part.
   const uint32_t bits = bits_of_float(__builtin_fabsf(x) * kLog2E), most = bits_of_float(126.f);
   const float e = exp2_in_range(-float_of_bits(bits < most ? bits : most));
   const float log1p_e = log1p_in_range(e);
   const float larger = 1.f / (1.f + e), smaller = e * larger;
   const float q = x >= 0.f ? larger : smaller;
   const float minus_log_q = positive_part(-x) + log1p_e;
-  const float cross_entropy = positive_part(x) + log1p_e - run.half_smoothing * x;
+  // Without smoothing an infinite logit must not give 0 * infinity.
+  const float smoothed = run.half_smoothing > 0.f ? run.half_smoothing * x : 0.f;
+  const float cross_entropy = positive_part(x) + log1p_e - smoothed;
   const float factor = run.weight * power<G>(q, minus_log_q, run.gamma);
   const float slope = multiply_add(run.gamma * (1.f - q), cross_entropy, q - run.half_smoothing);
   return {factor * cross_entropy, factor * run.gradient_scale * slope};

@@ -58,9 +58,10 @@ bool is_dense(const Tensor& tensor) {
 
 // effdet::rescale_
 void rescale_(std::vector<Tensor> gradients, Tensor grad_output, Tensor grad_scale) {
-  const double ratio = read_scalar("rescale_: grad_output", grad_output) /
-                       read_scalar("rescale_: grad_scale", grad_scale);
-  if (ratio == 1) return;
+  const double wanted = read_scalar("rescale_: grad_output", grad_output);
+  const double present = read_scalar("rescale_: grad_scale", grad_scale);
+  if (wanted == present) return;
+  const double ratio = wanted / present;
   for (Tensor& tensor : gradients) {
     STD_TORCH_CHECK(tensor.is_cpu() && (tensor.numel() == 0 || is_dense(tensor)),
                     "rescale_: gradients must be dense and on the CPU");

@@ -427,7 +427,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> select_candidates(std::vector<Tensor>
   STD_TORCH_CHECK(anchors.dim() == 2 && anchors.size(0) == num_anchors && anchors.size(1) == 4 &&
                       anchors.is_cpu() && anchors.scalar_type() == ScalarType::Float,
                   "select_candidates: anchors must be float32 [", num_anchors, ", 4]");
-  STD_TORCH_CHECK(num_anchors < (int64_t(1) << 32) / num_classes,
+  STD_TORCH_CHECK(num_anchors <= ((int64_t(1) << 32) - 1) / num_classes,
                   "select_candidates: more than 2^32 - 1 values an image");
   anchors = torch::stable::contiguous(anchors);
   const int64_t count = std::min(max_candidates, num_anchors * num_classes);

@@ -4,10 +4,10 @@
 // An operator keeps its inner loops in <op>_simd.h, as plain loops that the compiler vectorises,
 // and declares them in <op>.h:
 //
-//   EFFDET_DECLARE_SIMD(double focal_rows(const FocalRows& rows))
+//   EFFDET_DECLARE_SIMD(double focal_negatives(const FocalRun& run))
 //
 // simd_kernels.h names all <op>_simd.h; simd_{baseline,avx2,avx512}.cpp compile it. A kernel calls
-// EFFDET_SIMD(focal_rows)(rows). The <op>_simd.h and what they include hold no function of the
+// EFFDET_SIMD(focal_negatives)(run). The <op>_simd.h and what they include hold no function of the
 // standard library or torch: the linker keeps one copy of an inline function, and that copy could
 // be the one with instructions that the processor lacks.
 #pragma once

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#include "simd.h"
+#ifdef EFFDET_X86
 #pragma GCC target("avx2,fma,f16c,bmi,bmi2")
 #define EFFDET_ISA avx2
 #define EFFDET_FMA 1

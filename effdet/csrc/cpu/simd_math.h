@@ -33,11 +33,8 @@ EFFDET_INLINE uint32_t bits_of_float(float value) {
   return bits;
 }
 
-// The larger of `value` and 0; a NaN may become 0. Floats below 0 are integers below 0.
-EFFDET_INLINE float positive_part(float value) {
-  const auto bits = static_cast<int32_t>(bits_of_float(value));
-  return float_of_bits(static_cast<uint32_t>(bits > 0 ? bits : 0));
-}
+// The larger of `value` and 0; NaN stays NaN.
+EFFDET_INLINE float positive_part(float value) { return value < 0.f ? 0.f : value; }
 
 // How a storage type becomes float and back (to nearest, ties to even). `Float16` and `BFloat16`
 // stand for their 16 bits.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Python module of the CUDA kernels. Importing it registers them; it holds nothing else.
+// The Python module of the CUDA kernels. Importing it registers them.
 #include <pybind11/pybind11.h>
 
 // Read from the file's bytes as well, by effdet/ops/_extension.py, before the module is loaded:
@@ -8,5 +8,4 @@ __attribute__((used)) static const char kBuildRecord[] = EFFDET_BUILD_RECORD;
 
 PYBIND11_MODULE(_C_cuda, module) {
   module.doc() = "CUDA kernels of the effdet operators";
-  module.attr("build_record") = kBuildRecord;
 }
