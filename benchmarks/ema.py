@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from effdet.config import model_config
 from effdet.models import build_model
-from effdet.ops import ema_update_
+from effdet.ops.ema import ema_update_, joined_averages
 from effdet.training import ModelEma
 
 DECAY = 0.9998
@@ -69,10 +69,10 @@ def tensors_of(model: nn.Module) -> list[Tensor]:
 
 
 def operator(model: nn.Module) -> Callable[[], None]:
-    """The operator on lists that are there, with averages as :class:`ModelEma` lays them out."""
-    averages = tensors_of(ModelEma(model, DECAY).module)
+    """The operator on lists that are there, with joined averages as of :class:`ModelEma`."""
     values, updates = tensors_of(model), torch.zeros(2, dtype=torch.int64)
-    return lambda: ema_update_(averages, values, updates, decay=DECAY)
+    averages = joined_averages(values)
+    return lambda: ema_update_(averages, values, updates, decay=DECAY, joined=True)
 
 
 def foreach_lerp(model: nn.Module) -> Callable[[], None]:

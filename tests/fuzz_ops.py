@@ -197,6 +197,8 @@ class Operator:
 
 def draw_ema(draw: Draw) -> list[Any]:
     """Arguments of ``ema_update_``."""
+    from effdet.ops.ema import joined_averages
+
     averages, values = [], []
     for _ in range(draw.size(12)):
         shape = [draw.size(7) for _ in range(draw.randrange(5))]
@@ -214,14 +216,19 @@ def draw_ema(draw: Draw) -> list[Any]:
             averages[-1] = torch.stack((averages[-1],) * 2, -1)[..., 0]
     updates = torch.tensor([draw.choice((0, 1, 8, 10**6, 2**62, -5, 2**63 - 1)), 0])
     found_inf = draw.choice((None, None, torch.zeros(1), torch.ones(()), torch.tensor([torch.nan])))
-    return [averages, values, updates, found_inf, draw.choice((0.0, 0.5, 0.9998, 1.0))]
+    decay, joined = draw.choice((0.0, 0.5, 0.9998, 1.0)), draw.chance(0.5)
+    if joined:
+        averages = joined_averages(values)
+    return [averages, values, updates, found_inf, decay, joined]
 
 
-def call_ema(averages: Any, values: Any, updates: Any, found_inf: Any, decay: Any) -> None:
+def call_ema(
+    averages: Any, values: Any, updates: Any, found_inf: Any, decay: Any, joined: Any
+) -> None:
     """The public function."""
     from effdet.ops import ema_update_
 
-    ema_update_(averages, values, updates, decay=decay, found_inf=found_inf)
+    ema_update_(averages, values, updates, decay=decay, found_inf=found_inf, joined=joined)
 
 
 def scalar(draw: Draw, dtype: torch.dtype) -> Tensor:

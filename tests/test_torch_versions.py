@@ -50,7 +50,7 @@ def other_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = folder / "bin" / "python"
-    wanted = [OTHER, "numpy", "setuptools>=77", "ninja", "pybind11>=2.13"]
+    wanted = [OTHER, "numpy", "pyyaml", "setuptools>=77", "ninja", "pybind11>=2.13"]
     pip = [str(python), "-m", "pip", "install", "--no-cache-dir", "--quiet"]
     asked = subprocess.run([*pip, "--dry-run", "--no-deps", OTHER], capture_output=True, text=True)
     if asked.returncode != 0:

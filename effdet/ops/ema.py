@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 _SHADOWED = (torch.float16, torch.bfloat16, torch.float32)
+ALIGNMENT = 64  # bytes; where a joined average begins
 _COPIED = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -28,28 +29,32 @@ def ema_update_(
     *,
     decay: float,
     found_inf: Tensor | None = None,
+    joined: bool = False,
 ) -> None:
     """Move the averages towards the values, in place; nothing is differentiated.
 
-    Fastest where an average and its values have the same strides, and the averages lie in one
-    buffer in their order. Nothing is read on the host, so that the call can be captured in a CUDA
-    graph.
+    Nothing is read on the host, so that the call can be captured in a CUDA graph. Fastest with
+    ``joined`` averages, which halve the number of tensors that are handed over.
 
     Args:
-        averages: tensors of any shapes that share no memory: float32 for float16, bfloat16 and
-            float32 values, else of their values' dtype (float64, integers, bool).
-        values: as many tensors, each of the shape of its average.
+        averages: one for each value, of its shape and any strides, none sharing memory with
+            another; float32 for float16, bfloat16 and float32 values, else of their values' dtype
+            (float64, integers, bool). With ``joined``: buffers, see there.
+        values: the tensors to follow.
         updates: int64 ``[2]``: the updates done before, at least 0, which is counted up; and 0,
             which belongs to the CUDA kernel.
         decay: of the average, in [0, 1].
         found_inf: one float32, as of ``torch.amp.GradScaler``; where it is not 0 the step was
             skipped, and nothing is done or counted. None is 0.
+        joined: whether ``averages`` are buffers, one for each dtype, that hold the averages of
+            the values in their order, as :func:`joined_averages` makes and :func:`split_averages`
+            reads them.
 
     Raises:
         ValueError: for a wrong shape, dtype, device or decay.
     """
     _check_settings(updates, decay, found_inf)
-    arguments = (list(averages), list(values), updates, found_inf, decay)
+    arguments = (list(averages), list(values), updates, found_inf, decay, joined)
     if torch.compiler.is_compiling():
         _op(*arguments)
         return
@@ -58,6 +63,8 @@ def ema_update_(
             _op(*arguments)
     except RuntimeError:
         # Only now: for a thousand tensors these checks would take as long as the update.
+        if joined:
+            averages = split_averages(averages, values)
         check_pairs(averages, values, updates)
         raise
     torch.autograd.graph.increment_version([*averages, updates])
@@ -112,6 +119,54 @@ def check_pairs(averages: Sequence[Tensor], values: Sequence[Tensor], updates: T
                 )
 
 
+def joined_averages(values: Sequence[Tensor]) -> list[Tensor]:
+    """Buffers, one for each dtype and zero, for joined averages of ``values``."""
+    return [
+        torch.zeros(max(ends), dtype=dtype, device=values[0].device)
+        for dtype, ends in _places(values)[1].items()
+    ]
+
+
+def split_averages(buffers: Sequence[Tensor], values: Sequence[Tensor]) -> list[Tensor]:
+    """The averages in joined ``buffers``: views with shapes and strides of ``values``.
+
+    Each begins at the next multiple of 64 bytes. Values with gaps get the strides of
+    ``torch.empty_like``.
+
+    Raises:
+        ValueError: for buffers that do not fit the values.
+    """
+    starts, ends = _places(values)
+    found = {buffer.dtype: buffer for buffer in buffers if buffer.dim() == 1}
+    if len(found) != len(buffers) or not all(b.is_contiguous() for b in buffers):
+        raise ValueError("joined averages must be 1-D, contiguous and of different dtypes")
+    for dtype, needed in ends.items():
+        if dtype not in found or found[dtype].numel() < max(needed):
+            numbers = found[dtype].numel() if dtype in found else 0
+            raise ValueError(f"averages of {dtype} must have {max(needed)} numbers, got {numbers}")
+    return [
+        found[average_dtype(value)].as_strided(value.shape, _dense_strides(value), start)
+        for value, start in zip(values, starts)
+    ]
+
+
+def _places(values: Sequence[Tensor]) -> tuple[list[int], dict[torch.dtype, list[int]]]:
+    """Where each average begins in its buffer, and where those of each dtype end."""
+    starts, next_start = [], dict.fromkeys(map(average_dtype, values), 0)
+    ends: dict[torch.dtype, list[int]] = {dtype: [] for dtype in next_start}
+    for value in values:
+        dtype = average_dtype(value)
+        step = ALIGNMENT // dtype.itemsize
+        starts.append(next_start[dtype])
+        ends[dtype].append(starts[-1] + value.numel())
+        next_start[dtype] += -(-value.numel() // step) * step
+    return starts, ends
+
+
+def _dense_strides(value: Tensor) -> tuple[int, ...]:
+    return torch.empty_like(value, device="meta").stride()
+
+
 def average_dtype(value: Tensor) -> torch.dtype:
     """The dtype of an average of ``value``: float32 for 16-bit values, else theirs."""
     return torch.float32 if value.dtype in _SHADOWED else value.dtype
@@ -123,8 +178,11 @@ def reference(
     updates: Tensor,
     found_inf: Tensor | None,
     decay: float,
+    joined: bool = False,
 ) -> None:
     """The definition of the operator, for the arguments of the public function."""
+    if joined:
+        averages = split_averages(averages, values)
     check_pairs(averages, values, updates)
     weight = (9 / (10 + updates[0].clamp(min=0).double())).clamp(min=1 - decay)  # 1 - d
     skipped = updates.new_zeros((), dtype=torch.bool)
@@ -149,8 +207,10 @@ def _fake(
     updates: Tensor,
     found_inf: Tensor | None,
     decay: float,
+    joined: bool = False,
 ) -> None:
-    check_pairs(averages, values, updates)
+    if not joined:
+        check_pairs(averages, values, updates)
 
 
 # Not custom_op, whose Python code around every call takes a microsecond a tensor: as long as the

@@ -3,14 +3,11 @@
 
 import copy
 import operator
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from effdet.ops.ema import average_dtype, ema_update_
-
-ALIGNMENT = 64  # bytes; what torch gives to tensors of their own
+from effdet.ops.ema import check_pairs, ema_update_, joined_averages, split_averages
 
 # A dictionary of a module (its parameters or buffers) and a name in it. The tensors are looked up
 # again at every update, at a twentieth of the time of parameters() and buffers().
@@ -25,7 +22,7 @@ class ModelEma:
 
     The tensors of ``module`` keep names, shapes and strides, but lie one behind the other in one
     buffer a dtype, float32 for 16-bit weights, so that an update is one pass over memory. After
-    ``module.to(...)`` the next update makes new buffers.
+    ``module.to(...)``, or where a tensor was replaced, the next update makes new buffers.
 
     Args:
         model: the model to follow, on one device. Its tensors may change and be replaced, its
@@ -39,9 +36,11 @@ class ModelEma:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
+        self._slots = _slots(self.module)
         self._followed: tuple[nn.Module, list[Slot]] | None = None
+        self._pointers: list[int] = []
         self._count = torch.zeros(2, dtype=torch.int64)  # see effdet.ops.ema_update_
-        self._flatten()
+        self._join([names[name] for names, name in self._slots])
 
     @property
     def updates(self) -> int:
@@ -67,48 +66,54 @@ class ModelEma:
             ValueError: for a model of another architecture or on another device than ``module``.
         """
         averages = [names[name] for names, name in self._slots]
-        if any(averages[i].data_ptr() != pointer for i, pointer in self._ends):
-            averages = self._flatten()
+        values = self._values(model)
+        pointers = [tensor.data_ptr() for tensor in (*averages, *values)]
+        if pointers != self._pointers:
+            self._arrange(averages, values)
         ema_update_(
-            averages,
-            self._values(model),
+            self._buffers,
+            values,
             self._count,
             decay=self.decay,
             found_inf=found_inf,
+            joined=True,
         )
 
     def _values(self, model: nn.Module) -> list[Tensor]:
         """The tensors of ``model`` in the order of the averages."""
         if self._followed is None or self._followed[0] is not model:
             slots = _slots(model)
-            if len(slots) != len(self._order):
+            if len(slots) != len(self._slots):
                 raise ValueError(
-                    f"model must have {len(self._order)} parameters and buffers as the average, "
+                    f"model must have {len(self._slots)} parameters and buffers as the average, "
                     f"got {len(slots)}"
                 )
-            self._followed = model, [slots[i] for i in self._order]
+            self._followed = model, slots
         return [names[name] for names, name in self._followed[1]]
 
+    def _arrange(self, averages: list[Tensor], values: list[Tensor]) -> None:
+        """Where tensors have moved: see that the averages are joined, in the values' order."""
+        joined = split_averages(self._buffers, averages)
+        if any(a.data_ptr() != b.data_ptr() for a, b in zip(averages, joined)):
+            self._join(averages)
+        check_pairs(averages, values, self._count)
+        if any(a.stride() != v.stride() for a, v in zip(averages, values)):
+            self._join(values)
+        self._pointers = [tensor.data_ptr() for tensor in (*averages, *values)]
+
     @torch.no_grad()
-    def _flatten(self) -> list[Tensor]:
-        """Move the tensors of ``module`` into one buffer a dtype and return them in its order."""
-        slots = _slots(self.module)
-        tensors = [names[name] for names, name in slots]
-        devices = sorted({str(tensor.device) for tensor in tensors})
+    def _join(self, like: list[Tensor]) -> None:
+        """Move the averages into new buffers, with the strides of ``like``."""
+        averages = [names[name] for names, name in self._slots]
+        devices = sorted({str(tensor.device) for tensor in averages})
         if len(devices) > 1:
             raise ValueError(f"model must be on one device, got {', '.join(devices)}")
-        self._order = sorted(range(len(slots)), key=lambda i: str(average_dtype(tensors[i])))
-        self._slots = [slots[i] for i in self._order]
-        self._followed = None
-        averages = [tensors[i] for i in self._order]
-        for dtype in dict.fromkeys(average_dtype(tensor) for tensor in averages):
-            _join([tensor for tensor in averages if average_dtype(tensor) == dtype], dtype)
-        # The ends tell whether the module moved; where a tensor between them was replaced, the
-        # update is still right, only not in one launch.
-        self._ends = [(i, averages[i].data_ptr()) for i in ((0, -1) if averages else ())]
+        self._buffers = joined_averages(like)
+        for average, place in zip(averages, split_averages(self._buffers, like)):
+            place.copy_(average)
+            average.data = place
         if averages:
             self._count = self._count.to(averages[0].device)
-        return averages
 
 
 def _slots(model: nn.Module) -> list[Slot]:
@@ -121,19 +126,3 @@ def _slots(model: nn.Module) -> list[Slot]:
             if tensor is not None:
                 slots.setdefault(id(tensor), (names, name))  # type: ignore[arg-type]
     return list(slots.values())
-
-
-def _join(tensors: Iterable[Tensor], dtype: torch.dtype) -> None:
-    """Let ``tensors``, which keep their strides, lie in one new buffer of ``dtype``."""
-    step = ALIGNMENT // dtype.itemsize
-    tensors = list(tensors)
-    starts, end = [], 0
-    for tensor in tensors:
-        starts.append(end)
-        end += -(-tensor.numel() // step) * step
-    buffer = torch.zeros(end, dtype=dtype, device=tensors[0].device)
-    for tensor, start in zip(tensors, starts):
-        strides = torch.empty_like(tensor, device="meta").stride()  # its own unless it has gaps
-        view = buffer.as_strided(tensor.shape, strides, start)
-        view.copy_(tensor)
-        tensor.data = view

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from effdet.ops import ema_update_
-from effdet.ops.ema import reference
+from effdet.ops.ema import joined_averages, reference, split_averages
 
 OP = torch.ops.effdet.ema_update_.default
 DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.gpu))
@@ -217,6 +217,37 @@ def test_views_of_one_buffer_with_gaps(device: str) -> None:
     assert torch.equal(buffer, before)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("function", [OP, reference])
+def test_joined_averages_are_those_of_the_single_tensors(function: Function, device: str) -> None:
+    singles, values = example(device)
+    more = torch.randn(4, 6, 3, 5, device=device)
+    layouts = (more.to(memory_format=torch.channels_last), more[..., ::2], more.transpose(0, 1))
+    values += [*layouts, layouts[1].half(), more[:, :1].expand_as(more)]
+    buffers = joined_averages(values)
+    assert len({buffer.dtype for buffer in buffers}) == len(buffers) == 8
+    averages = split_averages(buffers, values)
+    singles += [torch.randn_like(a) for a in averages[len(singles) :]]
+    for average, single in zip(averages, singles, strict=True):
+        average.copy_(single)
+    function(buffers, values, count(30, device), None, 0.9998, True)
+    reference(singles, values, count(30, device), None, 0.9998)
+    assert same(averages, singles)
+    assert all(a.data_ptr() % 64 == 0 for a in averages)
+
+
+def test_joined_averages_lie_as_their_values() -> None:
+    channels_last = torch.zeros(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    values = [torch.zeros(3, 2).half(), channels_last, torch.zeros(()), torch.zeros(2).long()]
+    floats, integers = joined_averages(values)
+    assert (floats.dtype, floats.shape) == (torch.float32, (16 + 128 + 1,))
+    assert (integers.dtype, integers.shape) == (torch.int64, (2,))
+    averages = split_averages([floats, integers], values)
+    assert [a.storage_offset() for a in averages] == [0, 16, 144, 0]
+    assert averages[1].stride() == channels_last.stride()
+    assert joined_averages([]) == []
+
+
 def test_same_bits_on_any_number_of_threads(restored_threads: None) -> None:
     results = []
     for threads in (1, 2, 3, 5):
@@ -233,6 +264,8 @@ def test_opcheck(device: str) -> None:
     found_inf = torch.zeros(1, device=device)
     torch.library.opcheck(OP, (averages, values, count(5, device), None, 0.9))
     torch.library.opcheck(OP, (averages[:8], values[:8], count(5, device), found_inf, 0.9))
+    buffers = joined_averages(values)
+    torch.library.opcheck(OP, (buffers, values, count(5, device), found_inf, 0.9, True))
 
 
 def test_compiles_in_one_graph() -> None:
@@ -314,6 +347,27 @@ def keywords(function: Function) -> dict[str, float]:
 def test_another_number_of_values_is_refused() -> None:
     with pytest.raises(ValueError, match="as many, got 2 and 1"):
         ema_update_([torch.zeros(1), torch.zeros(1)], [torch.zeros(1)], count(), decay=0.9)
+
+
+@pytest.mark.parametrize(
+    ("buffers", "message"),
+    [
+        ([], r"averages of torch\.float32 must have 17 numbers, got 0"),
+        ([torch.zeros(16)], r"averages of torch\.float32 must have 17 numbers, got 16"),
+        ([torch.zeros(17, dtype=torch.float64)], r"averages of torch\.float32 must have 17"),
+        ([torch.zeros(17), torch.zeros(17)], "of different dtypes"),
+        ([torch.zeros(1, 17)], "must be 1-D"),
+        ([torch.zeros(34)[::2]], "must be 1-D, contiguous"),
+    ],
+)
+def test_buffers_that_do_not_fit_are_refused(buffers: list[Tensor], message: str) -> None:
+    values, updates = [torch.ones(2), torch.ones(1)], count()
+    with pytest.raises(ValueError, match=message):
+        ema_update_(buffers, values, updates, decay=0.9, joined=True)
+    with pytest.raises((ValueError, RuntimeError)):
+        OP(buffers, values, updates, None, 0.9, True)
+    assert updates[0] == 0
+    assert not any(buffer.any() for buffer in buffers)
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.1, float("nan")])

@@ -75,10 +75,10 @@ void move_all(const EmaPairs& pairs, double weight) {
 
 // effdet::ema_update_
 void ema_update_(std::vector<Tensor> averages, std::vector<Tensor> values, Tensor updates,
-                 std::optional<Tensor> found_inf, double decay) {
+                 std::optional<Tensor> found_inf, double decay, bool joined) {
   STD_TORCH_CHECK(updates.is_cpu(), "ema_update_: updates must be on the device of the averages");
   check_ema_settings(updates, found_inf, decay);
-  EmaPairs pairs(averages, values, updates);
+  EmaPairs pairs(averages, values, updates, joined);
   if (found_inf && *static_cast<const float*>(found_inf->const_data_ptr()) != 0) return;
   auto* count = static_cast<int64_t*>(updates.mutable_data_ptr());
   const double t = std::max<int64_t>(*count, 0);

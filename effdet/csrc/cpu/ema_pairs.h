@@ -19,19 +19,20 @@ namespace effdet {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+// Where an average begins in a buffer of joined ones: at a multiple of so many bytes.
+constexpr int64_t kAlignment = 64;
+
 // All pairs that hold anything, by rising address of the average.
 class EmaPairs {
  public:
   EmaPairs(const std::vector<Tensor>& averages, const std::vector<Tensor>& values,
-           const Tensor& updates) {
-    STD_TORCH_CHECK(averages.size() == values.size(), "ema_update_: ", averages.size(),
-                    " averages but ", values.size(), " values");
-    pairs_.reserve(averages.size());
+           const Tensor& updates, bool joined) {
+    pairs_.reserve(values.size());
     on_cpu_ = updates.is_cpu();
-    for (size_t i = 0; i < averages.size(); ++i) {
-      check(averages[i], values[i], updates, i);
-      if (averages[i].numel() > 0) add(averages[i], values[i], i);
-    }
+    if (joined)
+      split(averages, values, updates);
+    else
+      pair(averages, values, updates);
     const auto before = [](const EmaPair& a, const EmaPair& b) { return a.average < b.average; };
     if (!std::is_sorted(pairs_.begin(), pairs_.end(), before))
       std::sort(pairs_.begin(), pairs_.end(), before);
@@ -53,10 +54,74 @@ class EmaPairs {
  private:
   using Sizes = torch::headeronly::IntHeaderOnlyArrayRef;
 
+  // What is left of a buffer with the averages of one dtype.
+  struct Buffer {
+    ScalarType dtype;
+    char* next;
+    int64_t bytes;
+  };
+
+  void pair(const std::vector<Tensor>& averages, const std::vector<Tensor>& values,
+            const Tensor& updates) {
+    STD_TORCH_CHECK(averages.size() == values.size(), "ema_update_: ", averages.size(),
+                    " averages but ", values.size(), " values");
+    for (size_t i = 0; i < averages.size(); ++i) {
+      check(averages[i], values[i], updates, i);
+      if (averages[i].numel() > 0) add(averages[i], values[i], i);
+    }
+  }
+
+  void split(const std::vector<Tensor>& averages, const std::vector<Tensor>& values,
+             const Tensor& updates) {
+    std::vector<Buffer> buffers;
+    for (const Tensor& tensor : averages) {
+      STD_TORCH_CHECK(tensor.dim() == 1 && tensor.is_contiguous() && same_device(tensor, updates),
+                      "ema_update_: joined averages must be 1-D, contiguous, on one device");
+      for (const Buffer& other : buffers)
+        STD_TORCH_CHECK(other.dtype != tensor.scalar_type(),
+                        "ema_update_: joined averages must have different dtypes");
+      buffers.push_back({tensor.scalar_type(), static_cast<char*>(tensor.mutable_data_ptr()),
+                         tensor.numel() * static_cast<int64_t>(tensor.element_size())});
+    }
+    for (size_t i = 0; i < values.size(); ++i) {
+      STD_TORCH_CHECK(same_device(values[i], updates), "ema_update_: values[", i,
+                      "] and updates must be on one device");
+      const auto dtype = average_dtype(values[i].scalar_type());
+      const auto buffer = std::find_if(buffers.begin(), buffers.end(),
+                                       [&](const Buffer& b) { return b.dtype == dtype; });
+      STD_TORCH_CHECK(buffer != buffers.end(), "ema_update_: no average for the dtype of values[",
+                      i, "]");
+      if (values[i].numel() > 0) take(*buffer, values[i], i);
+    }
+  }
+
+  // Adds a pair of a value and the next place in the buffer.
+  void take(Buffer& buffer, const Tensor& value, size_t index) {
+    const Tensor* dense = &value;
+    if (!is_dense(value.sizes(), value.strides())) {
+      copies_.push_back(torch::stable::empty_like(value));
+      torch::stable::copy_(copies_.back(), value);
+      dense = &copies_.back();
+    }
+    const auto kind = kind_of(buffer.dtype, value.scalar_type());
+    const int64_t size = kind == EmaKind::float16 || kind == EmaKind::bfloat16
+                             ? static_cast<int64_t>(sizeof(float))
+                             : static_cast<int64_t>(value.element_size());
+    const int64_t bytes = value.numel() * size;
+    STD_TORCH_CHECK(bytes <= buffer.bytes, "ema_update_: the average of values[", index,
+                    "] is beyond its buffer");
+    pairs_.push_back({*kind, buffer.next, static_cast<const char*>(dense->const_data_ptr()),
+                      value.numel(), bytes});
+    const int64_t step = std::min(buffer.bytes, (bytes + kAlignment - 1) / kAlignment * kAlignment);
+    buffer.next += step;
+    buffer.bytes -= step;
+  }
+
   void check(const Tensor& average, const Tensor& value, const Tensor& updates,
              size_t index) const {
-    STD_TORCH_CHECK(kind_of(average, value), "ema_update_: dtypes of averages[", index,
-                    "] and values[", index, "] do not fit");
+    STD_TORCH_CHECK(kind_of(average.scalar_type(), value.scalar_type()),
+                    "ema_update_: dtypes of averages[", index, "] and values[", index,
+                    "] do not fit");
     STD_TORCH_CHECK(same_device(average, updates) && same_device(value, updates),
                     "ema_update_: averages[", index, "], values[", index,
                     "] and updates must be on one device");
@@ -83,13 +148,18 @@ class EmaPairs {
   }
 
   void push(const Tensor& average, const Tensor& value) {
-    pairs_.push_back({*kind_of(average, value), static_cast<char*>(average.mutable_data_ptr()),
+    pairs_.push_back({*kind_of(average.scalar_type(), value.scalar_type()),
+                      static_cast<char*>(average.mutable_data_ptr()),
                       static_cast<const char*>(value.const_data_ptr()), average.numel(),
                       average.numel() * static_cast<int64_t>(average.element_size())});
   }
 
-  static std::optional<EmaKind> kind_of(const Tensor& of_average, const Tensor& of_value) {
-    const auto average = of_average.scalar_type(), value = of_value.scalar_type();
+  static ScalarType average_dtype(ScalarType value) {
+    const bool is_half = value == ScalarType::Half || value == ScalarType::BFloat16;
+    return is_half ? ScalarType::Float : value;
+  }
+
+  static std::optional<EmaKind> kind_of(ScalarType average, ScalarType value) {
     switch (average) {
       case ScalarType::Float:
         if (value == ScalarType::Float) return EmaKind::float32;

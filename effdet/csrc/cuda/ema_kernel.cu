@@ -23,11 +23,11 @@ using namespace effdet;
 
 // effdet::ema_update_
 void ema_update_(std::vector<Tensor> averages, std::vector<Tensor> values, Tensor updates,
-                 std::optional<Tensor> found_inf, double decay) {
+                 std::optional<Tensor> found_inf, double decay, bool joined) {
   STD_TORCH_CHECK(updates.is_cuda(), "ema_update_: updates must be on the device of the averages");
   check_ema_settings(updates, found_inf, decay);
   torch::stable::accelerator::DeviceGuard guard(updates.get_device_index());
-  EmaPairs pairs(averages, values, updates);
+  EmaPairs pairs(averages, values, updates, joined);
   for (const EmaPair& pair : pairs)
     STD_TORCH_CHECK(pair.bytes <= kEmaMaxBytes, "ema_update_: an average has ", pair.bytes,
                     " bytes, more than ", kEmaMaxBytes);
