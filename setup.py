@@ -128,6 +128,16 @@ def why_no_cuda(
     return None
 
 
+def default_architectures(torch: Any) -> str:
+    """Those of the visible GPUs; on a machine without one, what most people have."""
+    found = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
+    if found:
+        return ";".join(f"{major}.{minor}" for major, minor in sorted(found))
+    # CUDA 13 has left Volta out.
+    volta = "7.0;" if int(str(torch.version.cuda).split(".")[0]) < 13 else ""
+    return volta + DEFAULT_ARCHITECTURES
+
+
 def pybind11_include(torch_folder: Path) -> str:
     """pybind11's headers: the package's, else the copy that comes with torch."""
     if importlib.util.find_spec("pybind11") is None:
@@ -217,13 +227,12 @@ def kernels() -> dict[str, Any]:
         # torch reads the first at import of cpp_extension, and fails on a machine without a GPU
         # where the second is not set.
         os.environ["CUDA_HOME"] = str(home)
-        if not torch.cuda.is_available():
-            os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_ARCHITECTURES)
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", default_architectures(torch))
     from torch.utils import cpp_extension
 
     torch_folder = Path(torch.__file__).parent
     include = pybind11_include(torch_folder)
-    architectures = os.environ.get("TORCH_CUDA_ARCH_LIST") or "native"
+    architectures = os.environ.get("TORCH_CUDA_ARCH_LIST") or "none"
     record = build_record(torch.__version__, "none", "none")
     modules = [extension(cpp_extension.CppExtension, "_C", "cpu", record, include, not required)]
     outcome = f"CPU kernels only ({missing})"

@@ -75,7 +75,7 @@ def check_levels(name: str, levels: Sequence[Tensor], values: int) -> None:
     if not isinstance(levels, list | tuple) or not levels:
         got = type(levels).__name__
         raise ValueError(
-            f"{name} must be a list of levels [B, anchors * {values}, H, W], at least one, got {got}"
+            f"{name} must be a list of levels [B, anchors * {values}, H, W], not empty, got {got}"
         )
     first = levels[0]
     if first.dtype not in DTYPES:

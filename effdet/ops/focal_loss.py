@@ -61,7 +61,8 @@ def sigmoid_focal_loss(
         alpha: weight of a present class; an absent one has ``1 - alpha``. In [0, 1].
         gamma: focusing exponent, at least 0; 0 is the weighted cross-entropy.
         label_smoothing: in [0, 1).
-        normalizer: constant the sum is divided by, above 0, such as the number of foreground anchors.
+        normalizer: constant the sum is divided by, above 0, such as the number of foreground
+            anchors.
         grad_scale: foreseen gradient of the result, such as the loss weight times the GradScaler's
             factor; above 0. The backward pass costs nothing where it holds. Elsewhere it multiplies
             what was stored: float16 gradients that the foreseen scale made too small or too large

@@ -248,6 +248,26 @@ def test_a_class_masked_with_minus_infinity_costs_nothing(
     assert not flatten_levels([gradient], 5)[..., 4].any()
 
 
+@pytest.mark.parametrize("function", [OP, reference])
+def test_a_loss_beyond_float32_is_infinite(function: Any) -> None:
+    levels, targets = levels_of(torch.float32, "contiguous")
+    normalizer, one = torch.tensor(1e-38), torch.tensor(1.0)
+    loss, _ = function(levels, targets, normalizer, one, 7, 0.25, 1.5, 0.0, False)
+    assert loss.isinf()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_sure_present_class_does_not_hide_the_others(layout: str) -> None:
+    levels, targets = levels_of(torch.float32, layout)
+    targets[:] = BACKGROUND
+    targets[0, 3] = 2
+    levels[0][0, 3 * 7 + 2, 0, 0] = 3e38
+    changed = [x.double() for x in levels]
+    expected, _ = reference(*arguments(changed, targets, 7, smoothing=0.0))
+    loss, _ = OP(*arguments(levels, targets, 7, smoothing=0.0))
+    torch.testing.assert_close(loss.double(), expected, rtol=3e-7, atol=0)
+
+
 def test_nan_logit_gives_nan() -> None:
     logits, targets = example()
     logits[0, targets[0] != IGNORE] = torch.nan

@@ -183,9 +183,7 @@ std::tuple<Tensor, std::vector<Tensor>> huber_box_loss(std::vector<Tensor> delta
                       boxes.size(1),
                       anchors.size(0)};
   const double sum = huber_sum(deltas[0].scalar_type(), levels, inputs, {delta, scale / divisor});
-  Tensor loss = torch::stable::new_empty(normalizer, {}, normalizer.scalar_type());
-  torch::stable::fill_(loss, sum / divisor);
-  return {loss, gradients};
+  return {make_scalar(normalizer, sum / divisor), gradients};
 }
 
 }  // namespace

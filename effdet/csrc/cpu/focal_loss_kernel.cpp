@@ -276,9 +276,7 @@ std::tuple<Tensor, std::vector<Tensor>> sigmoid_focal_loss(std::vector<Tensor> l
     default:
       STD_TORCH_CHECK(false, "sigmoid_focal_loss: logits must be float16, bfloat16, float32 or 64");
   }
-  Tensor loss = torch::stable::new_empty(normalizer, {}, normalizer.scalar_type());
-  torch::stable::fill_(loss, sum / divisor);
-  return {loss, gradients};
+  return {make_scalar(normalizer, sum / divisor), gradients};
 }
 
 }  // namespace

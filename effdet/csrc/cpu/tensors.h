@@ -8,6 +8,8 @@
 #include <torch/headeronly/util/Exception.h>
 #include <torch/headeronly/util/Half.h>
 
+#include <cmath>
+#include <limits>
 #include <type_traits>
 #include <vector>
 
@@ -40,6 +42,17 @@ inline double read_scalar(const char* name, const torch::stable::Tensor& tensor)
                   name, " must be one float32 or float64 on the CPU");
   return type == ScalarType::Double ? *static_cast<const double*>(tensor.const_data_ptr())
                                     : *static_cast<const float*>(tensor.const_data_ptr());
+}
+
+// A scalar tensor of the dtype of `like`, float32 or float64; beyond float32 it is infinite.
+inline torch::stable::Tensor make_scalar(const torch::stable::Tensor& like, double value) {
+  const bool is_double = like.scalar_type() == torch::headeronly::ScalarType::Double;
+  constexpr double kLargest = std::numeric_limits<float>::max();
+  if (!is_double && std::abs(value) > kLargest)
+    value = std::copysign(std::numeric_limits<double>::infinity(), value);
+  torch::stable::Tensor scalar = torch::stable::new_empty(like, {}, like.scalar_type());
+  torch::stable::fill_(scalar, value);
+  return scalar;
 }
 
 }  // namespace effdet
