@@ -66,8 +66,17 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """The commit that was measured, with a plus where files differ from it."""
+    """The commit that was measured, with a plus where files other than results differ from it."""
+    try:
+        name = git("rev-parse", "--short=10", "HEAD")
+        changes = git("status", "--porcelain", "--", ":/", ":(top,exclude)benchmarks/results")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return name + "+" * bool(changes)
+
+
+def git(*words: str) -> str:
+    """What git says in this repository."""
     root = Path(__file__).parents[1]
-    command = ["git", "describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
+    done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
