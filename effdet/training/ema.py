@@ -39,7 +39,7 @@ class ModelEma:
         self._slots = _slots(self.module)
         self._followed: tuple[nn.Module, list[Slot]] | None = None
         self._pointers: list[int] = []
-        self._count = torch.zeros(2, dtype=torch.int64)  # see effdet.ops.ema_update_
+        self._count = torch.zeros(2, dtype=torch.int64, device="cpu")  # see effdet.ops.ema_update_
         self._join([names[name] for names, name in self._slots])
 
     @property

@@ -556,3 +556,24 @@ def test_mistakes_are_named(change: dict[str, Any], message: str) -> None:
     }
     with pytest.raises(ValueError, match=message):
         sigmoid_focal_loss(**(values | change))
+
+
+# --- size ---
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_more_than_two_to_the_31_logits(layout: str) -> None:
+    """4.3 GB of logits in one level; the last anchor has the last class."""
+    level = torch.zeros(1, 64, 8192, 4097, dtype=torch.bfloat16)
+    level = level.contiguous(memory_format=LAYOUTS[layout])
+    targets = torch.full((1, 8192 * 4097), BACKGROUND, dtype=torch.int32)
+    level[0, 63, -1, -1], targets[0, -1] = -8.0, 63
+    assert level.numel() > 2**31
+    loss = sigmoid_focal_loss([level], targets, num_classes=64, alpha=0.25, gamma=2.0)
+    absent = 0.75 * 0.25 * 0.6931471805599453
+    present = 0.25 * (1 - 0.00033535) ** 2 * 8.00033541
+    expected = (level.numel() - 1) * absent + present
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+    level[0, 63, -1, -1] = torch.nan
+    assert sigmoid_focal_loss([level], targets, num_classes=64).isnan()
