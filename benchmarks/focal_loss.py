@@ -14,7 +14,6 @@ Writes benchmarks/results/focal_loss.json.
 import ctypes
 import functools
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -144,15 +143,16 @@ def print_peak_memory(name: str) -> None:
     del few
     levels, targets = inputs(torch.float32, True, images=8)
     ctypes.CDLL(None).malloc_trim(0)  # freed memory would be used again without being counted
-    before = resident_bytes()
+    before = memory_bytes("VmRSS")
     torch.autograd.grad(loss(levels, targets, 1.5), levels)
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(round((peak - before) / sum(4 * level.numel() for level in levels), 2))
+    growth = memory_bytes("VmHWM") - before
+    print(round(growth / sum(4 * level.numel() for level in levels), 2))
 
 
-def resident_bytes() -> int:
-    """Memory of this process now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def memory_bytes(field: str) -> int:
+    """Memory of this process: now (VmRSS) or at its peak (VmHWM)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@
 import json
 import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -63,3 +64,50 @@ def test_the_measured_figures_are_those_of_the_result_files(name: str) -> None:
     assert f"AP {figures['AP']:.3f}" in row
     assert f"AP50 {figures['AP50']:.3f}" in row
     assert f"{result['training_seconds'] / 60:.0f} min" in row
+
+
+def result(name: str) -> dict[str, Any]:
+    """The figures of a program in benchmarks/."""
+    file = ROOT / "benchmarks" / "results" / f"{name}.json"
+    return cast(dict[str, Any], json.loads(file.read_text()))
+
+
+def span(values: Iterable[float]) -> str:
+    """``7 to 12`` for figures that lie in between."""
+    low, high = min(values := list(values)), max(values)
+    return f"{low:.0f} to {high:.0f}"
+
+
+def operator_figures() -> dict[str, list[str]]:
+    """What the README's rows about operators must say, by result file."""
+    focal = result("focal_loss")
+    exact = [row for row in focal["times_ms"] if row["dtype"] == "float32"]
+    assignment = {row["boxes_an_image"]: row for row in result("assignment")["rows"]}
+    nms = [r for r in result("nms")["rows"] if (r["boxes"], r["max_detections"]) == (5000, 100)]
+    hard = [row for row in result("postprocess")["rows"] if row["method"] == "hard"]
+    ema = [row for row in result("ema")["times_ms"] if row["threads"] == 1]
+    return {
+        "focal_loss": [
+            f"{span(r['times_faster_than_torchvision'] for r in exact)} times torchvision",
+            f"{span(r['times_faster_than_compiled'] for r in exact)} times torch.compile",
+            f"memory {focal['peak_memory_in_sizes_of_the_logits']['ours']:.1f} times",
+        ],
+        "assignment": [
+            f"{assignment[8]['times_faster']:.0f} and {assignment[100]['times_faster']:.0f} times"
+        ],
+        "box_loss": [f"{span(r['times_faster'] for r in result('box_loss')['rows'])} times"],
+        "nms": [f"{nms[0]['times_faster_than_torchvision']:.0f} times"],
+        "postprocess": [f"{span(r['times_faster_than_peer'] for r in hard)} times"],
+        "ema": [" and ".join(f"{r['operator_times_faster_than_foreach_lerp']:.2f}" for r in ema)],
+        "sanitize": [
+            f"{result('sanitize')['cases']:,}",
+            f"{result('sanitize')['reports']} reports",
+        ],
+    }
+
+
+@pytest.mark.parametrize(("name", "figures"), operator_figures().items())
+def test_the_operators_figures_are_those_of_the_result_files(name: str, figures: list[str]) -> None:
+    row = next(line for line in README.splitlines() if f"results/{name}.json" in line)
+    for figure in figures:
+        assert figure in row
