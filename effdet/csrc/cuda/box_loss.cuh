@@ -6,6 +6,7 @@
 // deltas are read, and the targets computed, for matched anchors alone. Every block leaves one
 // partial sum, and mean_of_partial_sums adds them in order.
 #pragma once
+#include "../common/codes.h"
 #include "levels.cuh"
 
 namespace effdet {
@@ -30,7 +31,6 @@ struct BoxArguments {
 // is exact, so the result does not depend on which products the compiler joins with sums.
 __device__ __forceinline__ float2 encode_axis(float low, float high, float anchor_low,
                                               float anchor_high) {
-  constexpr float kMinSize = 1e-8f;
   float size = high - low, anchor_size = anchor_high - anchor_low;
   size = size < kMinSize ? kMinSize : size;  // unlike fmaxf keeps NaN
   anchor_size = anchor_size < kMinSize ? kMinSize : anchor_size;

@@ -11,7 +11,7 @@
 #include <memory>
 #include <vector>
 
-#include "../cpu/ema.h"
+#include "../common/ema_pair.h"
 
 namespace effdet {
 

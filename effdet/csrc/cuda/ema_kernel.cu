@@ -14,7 +14,7 @@
 #include <optional>
 #include <vector>
 
-#include "../cpu/ema_pairs.h"
+#include "../common/ema_pairs.h"
 #include "ema.cuh"
 
 namespace {

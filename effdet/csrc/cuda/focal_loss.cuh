@@ -9,6 +9,7 @@
 // through one_logit, element by element. No order of additions depends on the GPU: every block
 // leaves one partial sum, and mean_of_partial_sums adds them in order.
 #pragma once
+#include "../common/codes.h"
 #include "levels.cuh"
 
 namespace effdet {
@@ -138,9 +139,9 @@ __device__ __forceinline__ compute_t one_logit(const FocalArguments<compute_t>& 
                                                const Tile<scalar_t>& tile, unsigned i, unsigned k,
                                                int target, compute_t scale) {
   FocalTerm<compute_t> term{0, 0};
-  if (target < -2 || target >= static_cast<int>(f.num_classes)) {
+  if (target < kIgnore || target >= static_cast<int>(f.num_classes)) {
     term.loss = term.slope = static_cast<compute_t>(nan(""));
-  } else if (target != -2) {
+  } else if (target != kIgnore) {
     const bool present = static_cast<unsigned>(target) == k;
     const compute_t x = Storage<scalar_t>::load(tile.values + i);
     const compute_t weight = present ? f.present_weight : f.absent_weight;

@@ -7,6 +7,7 @@
 #pragma once
 #include <cmath>
 
+#include "../common/codes.h"
 #include "boxes.cuh"
 #include "device.cuh"
 
@@ -184,7 +185,7 @@ __global__ void __launch_bounds__(kNmsThreads) suppress(const NmsArguments args)
 
   for (uint32_t i = round + threadIdx.x; i < args.num_picks; i += kNmsThreads) {
     args.picks[size_t{blockIdx.x} * args.num_picks + i] = 0;
-    args.pick_scores[size_t{blockIdx.x} * args.num_picks + i] = -1;
+    args.pick_scores[size_t{blockIdx.x} * args.num_picks + i] = kRemoved;
   }
   if (threadIdx.x == 0) args.counts[blockIdx.x] = round;
 }
