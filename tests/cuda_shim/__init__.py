@@ -5,13 +5,14 @@ With ``EFFDET_SANITIZE=1`` under AddressSanitizer and UndefinedBehaviorSanitizer
 the process from its start; tensors that torch allocates are then guarded too::
 
     LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so)" \\
-    ASAN_OPTIONS=detect_leaks=0 EFFDET_SANITIZE=1 python -m pytest tests/ops/test_cuda_host.py
+    ASAN_OPTIONS=detect_leaks=0 EFFDET_SANITIZE=1 python -m pytest tests/ops/test_cuda_host_nms.py
 """
 
 import ctypes
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,11 @@ def pointer(tensor: Tensor) -> ctypes.c_void_p:
     """Address of a CPU tensor's data; the tensor must outlive its use."""
     assert tensor.device.type == "cpu"
     return ctypes.c_void_p(tensor.data_ptr())
+
+
+def addresses(tensors: Sequence[Tensor]) -> ctypes.Array:
+    """Addresses of CPU tensors as an array of C pointers; null for empty tensors."""
+    return (ctypes.c_void_p * len(tensors))(*(pointer(x) if x.numel() else None for x in tensors))
 
 
 def build(source: str, folder: Path, name: str = "kernel") -> Library:

@@ -37,8 +37,9 @@ extern "C" void nms(const void* boxes, const float* scores, const int64_t* label
   args.score_threshold = score_threshold;
   args.max_per_class = effdet::limit_per_class(max_per_class);
   args.class_agnostic = class_agnostic;
-  args.boxes_in_shared = boxes_in_shared;
-  effdet::launch_suppression(cuda_shim::Launcher{}, args, num_images);
+  cuda_shim::Launcher launch;
+  if (!boxes_in_shared) launch.dynamic_bytes = 0;
+  effdet::launch_suppression(launch, args, num_images);
 }
 """
 METHODS = ("hard", "linear", "gaussian")

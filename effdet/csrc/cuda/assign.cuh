@@ -8,6 +8,7 @@
 #pragma once
 #include "../common/codes.h"
 #include "boxes.cuh"
+#include "device.cuh"
 
 namespace effdet {
 
