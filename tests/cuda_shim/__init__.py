@@ -27,6 +27,7 @@ FLAGS = [
     # Each library has its own shared memory, also where another has a kernel of the same name.
     "-fno-gnu-unique",
 ]
+IS_SANITIZED = os.environ.get("EFFDET_SANITIZE") == "1"
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
@@ -78,7 +79,7 @@ def build(source: str, folder: Path, name: str = "kernel") -> Library:
         pytest.skip("no g++ to compile device code for the CPU")
     cpp, library = folder / f"{name}.cpp", folder / f"{name}.so"
     cpp.write_text(source)
-    flags = FLAGS + (SANITIZE if os.environ.get("EFFDET_SANITIZE") == "1" else [])
+    flags = FLAGS + (SANITIZE if IS_SANITIZED else [])
     command = [*compiler.split(), *flags, f"-I{SHIM}", f"-I{KERNELS}", "-o", library, cpp]
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -181,9 +181,7 @@ def test_box_loss_of_several_tiles_repeats(kernels: Library, channels_last: bool
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_index_out_of_range_is_nan_in_its_row_only(
-    kernels: Library, channels_last: bool
-) -> None:
+def test_index_out_of_range_is_nan_in_its_row_only(kernels: Library, channels_last: bool) -> None:
     example = make_example(torch.float32, channels_last, SHAPES)
     example[3][2, 7] = 6
     loss, gradients = kernel_result(kernels, example, channels_last, 0.1)

@@ -289,6 +289,31 @@ def test_extreme_logits(
     assert_equal(result, exact_result([level], targets, 8, gamma, 0.1), 8)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 1.5, 2.0, 3.7])
+def test_infinite_logits_of_the_right_answer_cost_nothing(
+    kernels: Library, dtype: torch.dtype, channels_last: bool, gamma: float
+) -> None:
+    """A class masked with -inf, and +inf where the class is present; without smoothing."""
+    levels, targets = example(dtype, channels_last, 11, SHAPES)
+    targets[targets == 3] = BACKGROUND
+    first = 0
+    for x in levels:
+        batch, anchors, places = x.shape[0], x.shape[1] // 11, x.shape[2] * x.shape[3]
+        part = targets[:, first : first + places * anchors].view(batch, *x.shape[2:], anchors)
+        present = part[..., None] == torch.arange(11)
+        values = x.view(batch, anchors, 11, *x.shape[2:])
+        values.masked_fill_(present.permute(0, 3, 4, 1, 2), torch.inf)
+        values[:, :, 3] = -torch.inf
+        first += places * anchors
+    loss, gradients = kernel_result(kernels, levels, targets, 11, channels_last, gamma, 0.0)
+    finite = [x.clamp(-2e4, 2e4) for x in levels]
+    assert_equal((loss, gradients), exact_result(finite, targets, 11, gamma, 0.0), 11)
+    for x, gradient in zip(levels, gradients, strict=True):
+        assert (gradient[x.isinf()] == 0).all()
+
+
 def test_nan_logit_gives_nan(kernels: Library) -> None:
     for channels_last in (True, False):
         levels, targets = example(torch.float16, channels_last, 20, SHAPES)
