@@ -171,7 +171,11 @@ def extension(kind: Any, name: str, folder: str, record: str, include: str, opti
     module = kind(
         f"effdet.{name}",
         sources,
-        depends=glob(f"effdet/csrc/{folder}/*.h") + glob(f"effdet/csrc/{folder}/*.cuh"),
+        depends=[
+            header
+            for pattern in (f"{folder}/*.h", f"{folder}/*.cuh", "common/*.h")
+            for header in glob(f"effdet/csrc/{pattern}")
+        ],
         include_dirs=[include],
         define_macros=macros,
         extra_compile_args={"cxx": cxx_flags, "nvcc": NVCC_FLAGS},

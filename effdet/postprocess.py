@@ -14,6 +14,7 @@ from torch import Tensor
 
 from effdet.config import PostprocessConfig
 from effdet.ops import nms, select_candidates
+from effdet.ops.select_candidates import REMOVED
 from effdet.structures import ClassMap, Detections, Target
 
 
@@ -191,7 +192,7 @@ def _clear_unused(found: BatchDetections) -> BatchDetections:
     used = _is_used(found)
     return BatchDetections(
         boxes=torch.where(used[..., None], found.boxes, 0.0),
-        scores=torch.where(used, found.scores, -1.0),
+        scores=torch.where(used, found.scores, REMOVED),
         labels=torch.where(used, found.labels, 0),
         counts=found.counts,
     )

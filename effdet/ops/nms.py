@@ -21,9 +21,7 @@ from torch import Tensor
 
 from effdet.boxes import box_area, box_intersection
 from effdet.config import NMS
-
-REMOVED = -1.0
-"""Score of an unused place; below every threshold."""
+from effdet.ops.select_candidates import REMOVED
 
 
 class Suppression(NamedTuple):

@@ -5,13 +5,14 @@ With ``EFFDET_SANITIZE=1`` under AddressSanitizer and UndefinedBehaviorSanitizer
 the process from its start; tensors that torch allocates are then guarded too::
 
     LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so)" \\
-    ASAN_OPTIONS=detect_leaks=0 EFFDET_SANITIZE=1 python -m pytest tests/ops/test_cuda_host.py
+    ASAN_OPTIONS=detect_leaks=0 EFFDET_SANITIZE=1 python -m pytest tests/ops/test_cuda_host_nms.py
 """
 
 import ctypes
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ FLAGS = [
     # Each library has its own shared memory, also where another has a kernel of the same name.
     "-fno-gnu-unique",
 ]
+IS_SANITIZED = os.environ.get("EFFDET_SANITIZE") == "1"
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
@@ -65,6 +67,11 @@ def pointer(tensor: Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(tensor.data_ptr())
 
 
+def addresses(tensors: Sequence[Tensor]) -> ctypes.Array:
+    """Addresses of CPU tensors as an array of C pointers; null for empty tensors."""
+    return (ctypes.c_void_p * len(tensors))(*(pointer(x) if x.numel() else None for x in tensors))
+
+
 def build(source: str, folder: Path, name: str = "kernel") -> Library:
     """Compile C++ that includes files of effdet/csrc/cuda, in ``folder``; skips without g++."""
     compiler = os.environ.get("CXX") or shutil.which("g++")
@@ -72,7 +79,7 @@ def build(source: str, folder: Path, name: str = "kernel") -> Library:
         pytest.skip("no g++ to compile device code for the CPU")
     cpp, library = folder / f"{name}.cpp", folder / f"{name}.so"
     cpp.write_text(source)
-    flags = FLAGS + (SANITIZE if os.environ.get("EFFDET_SANITIZE") == "1" else [])
+    flags = FLAGS + (SANITIZE if IS_SANITIZED else [])
     command = [*compiler.split(), *flags, f"-I{SHIM}", f"-I{KERNELS}", "-o", library, cpp]
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -11,18 +11,22 @@
 //   }
 //
 // What is simulated: the threads of a block are fibers that switch at __syncthreads and at every
-// warp operation (_sync functions); the blocks of a grid run one after the other. Dynamic shared
-// memory (dynamic_shared_memory<T>() of device.cuh) is filled with rubbish before each block.
+// warp operation (_sync functions); the blocks of a grid run one after the other. Shared memory, both
+// dynamic (dynamic_shared_memory<T>() of device.cuh) and static (__shared__), is filled with rubbish
+// before each block.
 // cuda_shim_schedule(seed) chooses the order in which threads and blocks run: 0 forward,
 // 1 backward, any other seed at random; a kernel without a race gives one result for all.
 // What is reported, as an error that build()'s library raises in Python: a barrier or warp
 // operation that some of its threads never reach, a shuffle from a lane that takes no part, lanes
-// of one warp at different warp operations with one mask. With EFFDET_SANITIZE=1 (see __init__.py)
-// also accesses out of bounds, misaligned vectors and undefined arithmetic. What is not: blocks
+// of one warp at different warp operations with one mask, a block with more shared memory than a GPU
+// has (of the static memory counts what the block wrote). With EFFDET_SANITIZE=1 (see __init__.py)
+// also accesses out of bounds, misaligned vectors and undefined arithmetic; static shared memory has
+// bounds then, and in turn is neither filled nor counted. What is not: blocks
 // that wait for each other (they would wait for ever), textures, streams, the fused multiply-adds
 // that nvcc forms (use fmaf where the rounding matters), timing.
 #pragma once
 #include <limits.h>
+#include <link.h>
 #include <math.h>
 #include <sys/mman.h>
 #include <ucontext.h>
@@ -58,8 +62,14 @@
 #define __grid_constant__
 #define __launch_bounds__(...)
 #define __align__(bytes) __attribute__((aligned(bytes)))
-// One block runs at a time, so one copy is enough.
+// One block runs at a time, so one copy is enough. All variables of a library that belong to a thread
+// (of the CPU, which runs all fibers) lie together, so that they can be filled; AddressSanitizer puts
+// no bounds around them.
+#ifdef __SANITIZE_ADDRESS__
 #define __shared__ static
+#else
+#define __shared__ static thread_local
+#endif
 
 // --- vector types ---
 
@@ -317,6 +327,49 @@ inline void provide_threads(unsigned count) {
   }
 }
 
+// --- shared memory ---
+
+constexpr unsigned char kRubbish = 0xcd;
+constexpr size_t kMaxSharedBytes = 227 * 1024;  // as sm_90 has
+
+struct Memory {
+  unsigned char* start = nullptr;
+  size_t bytes = 0;
+
+  void fill() const { std::fill_n(start, bytes, kRubbish); }
+  size_t bytes_written() const {
+    return bytes - static_cast<size_t>(std::count(start, start + bytes, kRubbish));
+  }
+};
+
+#ifdef __SANITIZE_ADDRESS__
+inline Memory find_static_memory() { return {}; }
+#else
+static thread_local volatile unsigned char first_use = 0;
+
+// The thread's variables of the library that this function is in.
+inline Memory find_static_memory() {
+  first_use = 1;  // they are only provided when one of them is used
+  Memory found;
+  const auto visit = [](dl_phdr_info* library, size_t, void* result) {
+    const uintptr_t here = reinterpret_cast<uintptr_t>(&machine);
+    bool is_this = false;
+    size_t bytes = 0;
+    for (int i = 0; i < library->dlpi_phnum; ++i) {
+      const auto& part = library->dlpi_phdr[i];
+      const uintptr_t start = library->dlpi_addr + part.p_vaddr;
+      if (part.p_type == PT_LOAD) is_this |= here >= start && here - start < part.p_memsz;
+      if (part.p_type == PT_TLS) bytes = part.p_memsz;
+    }
+    if (!is_this) return 0;
+    *static_cast<Memory*>(result) = {static_cast<unsigned char*>(library->dlpi_tls_data), bytes};
+    return 1;
+  };
+  dl_iterate_phdr(visit, &found);
+  return found;
+}
+#endif
+
 // Runs `kernel`, a function without arguments, once for each thread of the grid.
 template <typename Kernel>
 void launch(dim3 grid, dim3 block, size_t dynamic_shared_bytes, Kernel kernel) {
@@ -327,22 +380,27 @@ void launch(dim3 grid, dim3 block, size_t dynamic_shared_bytes, Kernel kernel) {
   if (machine.num_threads == 0 || machine.num_threads > 1024) {
     return fail("a block must have 1 to 1024 threads");
   }
-  if (dynamic_shared_bytes > 227 * 1024) return fail("more than 227 KB of dynamic shared memory");
   const uint64_t num_blocks = uint64_t(grid.x) * grid.y * grid.z;
   if (num_blocks == 0 || grid.y > 65535 || grid.z > 65535 || grid.x > INT_MAX) {
     return fail("the grid is empty or too large");
   }
   provide_threads(machine.num_threads);
   machine.kernel = kernel;
+  const Memory static_memory = find_static_memory();
   for (unsigned number : order(static_cast<unsigned>(num_blocks))) {
     blockIdx = {number % grid.x, number / grid.x % grid.y, number / (grid.x * grid.y)};
-    std::unique_ptr<unsigned char, decltype(&free)> memory(
-        static_cast<unsigned char*>(
-            aligned_alloc(16, std::max<size_t>(16, (dynamic_shared_bytes + 15) / 16 * 16))),
-        &free);
-    machine.dynamic_memory = memory.get();
-    memset(machine.dynamic_memory, 0xcd, dynamic_shared_bytes);
+    const size_t allocated = std::max<size_t>(16, (dynamic_shared_bytes + 15) / 16 * 16);
+    const std::unique_ptr<unsigned char, decltype(&free)> dynamic_memory(
+        static_cast<unsigned char*>(aligned_alloc(16, allocated)), &free);
+    machine.dynamic_memory = dynamic_memory.get();
+    memset(machine.dynamic_memory, kRubbish, dynamic_shared_bytes);
+    static_memory.fill();
     run_block();
+    const size_t shared_bytes = dynamic_shared_bytes + static_memory.bytes_written();
+    if (shared_bytes > kMaxSharedBytes) {
+      fail(std::to_string(shared_bytes) + " bytes of shared memory in a block, more than " +
+           std::to_string(kMaxSharedBytes));
+    }
     if (!machine.error.empty()) return abandon_threads();
   }
 }

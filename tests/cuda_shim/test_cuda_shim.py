@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from tests.cuda_shim import KernelError, Library, build
+from tests.cuda_shim import IS_SANITIZED, KernelError, Library, build
 
 SOURCE = r"""
 #include <cuda_bf16.h>
@@ -92,6 +92,27 @@ extern "C" void run_dynamic(int* out) {
   cuda_shim::launch(dim3(3), dim3(96), 96 * sizeof(int), [=] { sum_dynamic(out); });
 }
 
+// Reads static shared memory before it writes it.
+template <typename T>
+__global__ void keep_old(unsigned* out) {
+  __shared__ T old[32];
+  __shared__ unsigned char flag;
+  out[blockIdx.x * 32 + threadIdx.x] = unsigned(old[threadIdx.x]) ^ flag;
+  old[threadIdx.x] = 5;
+  __syncthreads();
+  if (threadIdx.x == 0) flag = 1;
+}
+extern "C" void run_old(unsigned* out) {
+  cuda_shim::launch(dim3(2), dim3(32), 0, [=] { keep_old<unsigned>(out); });
+}
+__global__ void use_shared() {
+  __shared__ volatile char values[32 * 1024];
+  for (unsigned i = threadIdx.x; i < sizeof values; i += blockDim.x) values[i] = 1;
+}
+extern "C" void run_shared(int dynamic_bytes) {
+  cuda_shim::launch(dim3(1), dim3(32), dynamic_bytes, [=] { use_shared(); });
+}
+
 extern "C" void convert(const float* x, uint16_t* half, uint16_t* bfloat16, float* back, int n) {
   for (int i = 0; i < n; ++i) {
     half[i] = __float2half_rn(x[i]).bits;
@@ -118,6 +139,20 @@ def test_dynamic_shared_memory(machine: Library) -> None:
     out = torch.zeros(3, dtype=torch.int32)
     machine.call("run_dynamic", out)
     assert out.tolist() == [96, 96, 96]
+
+
+@pytest.mark.skipif(IS_SANITIZED, reason="static shared memory has bounds instead")
+def test_static_shared_memory_is_rubbish_at_first(machine: Library) -> None:
+    out = torch.zeros(64, dtype=torch.int32)
+    machine.call("run_old", out)
+    assert (out == (0xCDCDCDCD ^ 0xCD) - 2**32).all()
+
+
+def test_shared_memory_is_limited(machine: Library) -> None:
+    machine.call("run_shared", 195 * 1024)
+    with pytest.raises(KernelError, match="233472 bytes of shared memory in a block"):
+        machine.call("run_shared", (228 if IS_SANITIZED else 196) * 1024)
+    machine.call("run_shared", 0)
 
 
 def test_hundreds_of_barriers_take_seconds_at_most(machine: Library) -> None:

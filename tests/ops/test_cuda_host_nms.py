@@ -37,8 +37,9 @@ extern "C" void nms(const void* boxes, const float* scores, const int64_t* label
   args.score_threshold = score_threshold;
   args.max_per_class = effdet::limit_per_class(max_per_class);
   args.class_agnostic = class_agnostic;
-  args.boxes_in_shared = boxes_in_shared;
-  effdet::launch_suppression(cuda_shim::Launcher{}, args, num_images);
+  cuda_shim::Launcher launch;
+  if (!boxes_in_shared) launch.dynamic_bytes = 0;
+  effdet::launch_suppression(launch, args, num_images);
 }
 """
 METHODS = ("hard", "linear", "gaussian")
@@ -192,3 +193,13 @@ def test_iou_is_compared_in_double(kernels: Library) -> None:
         found = nms(kernels, boxes, scores, labels, True, iou_threshold=threshold)
         assert found[2].tolist() == [count]
         check(kernels, boxes, scores, labels, iou_threshold=threshold)
+
+
+@pytest.mark.parametrize("sigma", [1e-45, 0.0])
+def test_overlap_of_zero_costs_nothing_whatever_sigma(kernels: Library, sigma: float) -> None:
+    """Beside, with an IoU whose square is too small for a float32, and without a number."""
+    boxes = torch.tensor([[[0.0, 0, 1, 1], [2, 0, 3, 1], [0, 0, 1e-12, 1e-12], [0, 0, 1e38, 1e38]]])
+    scores, labels = torch.tensor([[0.9, 0.8, 0.7, 0.6]]), torch.zeros(1, 4, dtype=torch.int64)
+    _, kept, counts = nms(kernels, boxes, scores, labels, True, method="gaussian", sigma=sigma)
+    assert counts.tolist() == [4]
+    assert torch.equal(kept[:, :4], scores)

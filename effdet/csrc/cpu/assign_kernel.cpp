@@ -19,6 +19,7 @@
 #include <tuple>
 #include <vector>
 
+#include "../common/codes.h"
 #include "assign.h"
 
 namespace effdet {
@@ -27,7 +28,6 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-constexpr int32_t kBackground = -1, kIgnore = -2;
 constexpr int64_t kBlocksPerTask = 64;
 
 // All anchors in blocks, used by every image.

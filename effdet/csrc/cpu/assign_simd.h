@@ -2,6 +2,7 @@
 // Inner loops of the target assignment. The order of operations is that of effdet/boxes.py, so
 // that every IoU has the same bits.
 #pragma once
+#include "../common/codes.h"
 #include "assign.h"
 #include "simd_math.h"
 
@@ -92,9 +93,9 @@ void ignore_crowd(const AnchorBlock& anchors, int count, const AssignBox& box, f
     const float shared =
         shared_area(anchors.x1[i], anchors.y1[i], anchors.x2[i], anchors.y2[i], box);
     const float share = anchors.area[i] > 0.f ? shared / anchors.area[i] : 0.f;
-    const bool ignored = (share >= overlap) & (share > 0.f) & (matched[i] == -1);
-    matched[i] = ignored ? -2 : matched[i];
-    cls_targets[i] = ignored ? -2 : cls_targets[i];
+    const bool ignored = (share >= overlap) & (share > 0.f) & (matched[i] == kBackground);
+    matched[i] = ignored ? kIgnore : matched[i];
+    cls_targets[i] = ignored ? kIgnore : cls_targets[i];
   }
 }
 

@@ -19,6 +19,7 @@
 #include <tuple>
 #include <vector>
 
+#include "../common/codes.h"
 #include "levels.h"
 #include "tensors.h"
 
@@ -32,7 +33,6 @@ using torch::stable::Tensor;
 // sums are added in order, so the loss is the same to the last bit on one thread or many.
 constexpr int64_t kAnchorsPerTask = 8192;
 
-constexpr float kMinSize = 1e-8f;  // MIN_SIZE of effdet/boxes.py
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 struct Inputs {

@@ -13,8 +13,8 @@
 #include <optional>
 #include <vector>
 
+#include "../common/ema_pairs.h"
 #include "ema.h"
-#include "ema_pairs.h"
 
 namespace {
 

@@ -21,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "../common/codes.h"
 #include "focal_loss.h"
 #include "levels.h"
 #include "tensors.h"
@@ -31,7 +32,6 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-constexpr int32_t kBackground = -1, kIgnore = -2;
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 struct Settings {

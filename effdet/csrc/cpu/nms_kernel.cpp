@@ -20,6 +20,7 @@
 #include <tuple>
 #include <vector>
 
+#include "../common/codes.h"
 #include "nms.h"
 #include "radix_sort.h"
 
@@ -300,7 +301,7 @@ std::tuple<Tensor, Tensor, Tensor> nms(Tensor boxes, Tensor scores, Tensor label
                           class_agnostic};
   Tensor picks = torch::stable::new_zeros(boxes, {num_images, num_places}, ScalarType::Long);
   Tensor kept = torch::stable::new_empty(boxes, {num_images, num_places}, ScalarType::Float);
-  torch::stable::fill_(kept, -1.0);
+  torch::stable::fill_(kept, kRemoved);
   Tensor counts = torch::stable::new_empty(boxes, {num_images}, ScalarType::Long);
   const auto* box = static_cast<const float*>(boxes.const_data_ptr());
   const auto* score = static_cast<const float*>(scores.const_data_ptr());

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "../common/dense.h"
 #include "rescale.h"
 #include "tensors.h"
 
@@ -41,21 +42,6 @@ void rescale_all(Tensor& tensor, double ratio) {
   });
 }
 
-// Whether the elements fill a block of memory without gaps or overlaps, in any order.
-bool is_dense(const Tensor& tensor) {
-  std::vector<int64_t> dims;
-  for (int64_t d = 0; d < tensor.dim(); ++d)
-    if (tensor.size(d) != 1) dims.push_back(d);
-  std::sort(dims.begin(), dims.end(),
-            [&](int64_t a, int64_t b) { return tensor.stride(a) < tensor.stride(b); });
-  int64_t expected = 1;
-  for (const int64_t d : dims) {
-    if (tensor.stride(d) != expected) return false;
-    expected *= tensor.size(d);
-  }
-  return true;
-}
-
 // effdet::rescale_
 void rescale_(std::vector<Tensor> gradients, Tensor grad_output, Tensor grad_scale) {
   const double wanted = read_scalar("rescale_: grad_output", grad_output);
@@ -63,7 +49,7 @@ void rescale_(std::vector<Tensor> gradients, Tensor grad_output, Tensor grad_sca
   if (wanted == present) return;
   const double ratio = wanted / present;
   for (Tensor& tensor : gradients) {
-    STD_TORCH_CHECK(tensor.is_cpu() && (tensor.numel() == 0 || is_dense(tensor)),
+    STD_TORCH_CHECK(tensor.is_cpu() && is_dense(tensor),
                     "rescale_: gradients must be dense and on the CPU");
     switch (tensor.scalar_type()) {
       case ScalarType::Double:

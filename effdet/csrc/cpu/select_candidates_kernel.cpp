@@ -23,6 +23,7 @@
 #include <tuple>
 #include <vector>
 
+#include "../common/codes.h"
 #include "levels.h"
 #include "radix_sort.h"
 #include "select_candidates.h"
@@ -34,10 +35,6 @@ using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-
-// As in effdet/ops/select_candidates.py.
-constexpr float kMaxLogRatio = 30.f;
-constexpr float kRemoved = -1.f;
 
 constexpr int64_t kValuesAtOnce = 4096;
 

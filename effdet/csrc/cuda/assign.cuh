@@ -6,11 +6,12 @@
 // maximum of (IoU, lowest anchor) as one 64-bit integer: a maximum does not depend on the order in
 // which it is taken. The second kernel gives every box its best anchor.
 #pragma once
+#include "../common/codes.h"
 #include "boxes.cuh"
+#include "device.cuh"
 
 namespace effdet {
 
-constexpr int32_t kBackground = -1, kIgnore = -2;
 constexpr int kAssignThreads = 256;
 constexpr int kBoxesInShared = 128;
 

@@ -23,11 +23,11 @@ void check(const Tensor& anchors, const Tensor& boxes, const Tensor& labels) {
                       boxes.scalar_type() == ScalarType::Float &&
                       labels.scalar_type() == ScalarType::Long,
                   "assign_anchors: anchors and boxes must be float32 and labels int64");
-  STD_TORCH_CHECK(boxes.is_cuda() && boxes.get_device_index() == anchors.get_device_index() &&
-                      labels.is_cuda() && labels.get_device_index() == anchors.get_device_index(),
+  STD_TORCH_CHECK(effdet::on_device_of(boxes, anchors) && effdet::on_device_of(labels, anchors),
                   "assign_anchors: boxes and labels must be on the device of the anchors");
   STD_TORCH_CHECK(anchors.size(0) < INT32_MAX && boxes.size(1) < INT32_MAX,
-                  "assign_anchors: too many anchors or boxes");
+                  "assign_anchors: there must be fewer than ", INT32_MAX,
+                  " anchors and boxes of an image, got ", anchors.size(0), " and ", boxes.size(1));
 }
 
 // effdet::assign_anchors

@@ -6,6 +6,4 @@
 // `used` keeps it in one piece.
 __attribute__((used)) static const char kBuildRecord[] = EFFDET_BUILD_RECORD;
 
-PYBIND11_MODULE(_C_cuda, module) {
-  module.doc() = "CUDA kernels of the effdet operators";
-}
+PYBIND11_MODULE(_C_cuda, module) { module.doc() = "CUDA kernels of the effdet operators"; }

@@ -6,6 +6,7 @@
 // deltas are read, and the targets computed, for matched anchors alone. Every block leaves one
 // partial sum, and mean_of_partial_sums adds them in order.
 #pragma once
+#include "../common/codes.h"
 #include "levels.cuh"
 
 namespace effdet {
@@ -15,7 +16,7 @@ constexpr unsigned kBoxAnchors = 8;  // that a thread takes in one block
 
 template <typename compute_t>
 struct BoxArguments {
-  Levels levels;
+  LossLevels levels;
   const float4* anchors = nullptr;  // [A], xyxy
   const float4* boxes = nullptr;    // [B, M], xyxy
   const int* matched = nullptr;     // [B, A]
@@ -30,7 +31,6 @@ struct BoxArguments {
 // is exact, so the result does not depend on which products the compiler joins with sums.
 __device__ __forceinline__ float2 encode_axis(float low, float high, float anchor_low,
                                               float anchor_high) {
-  constexpr float kMinSize = 1e-8f;
   float size = high - low, anchor_size = anchor_high - anchor_low;
   size = size < kMinSize ? kMinSize : size;  // unlike fmaxf keeps NaN
   anchor_size = anchor_size < kMinSize ? kMinSize : anchor_size;
@@ -126,13 +126,31 @@ __global__ void __launch_bounds__(kBoxThreads)
 
 // --- on the host ---
 
-// Adds a level of `batch` images with H * W = `positions`, at a multiple of 16 bytes.
+// Adds a level of `batch` images, at a multiple of 16 bytes.
 template <typename compute_t>
-void add_box_level(BoxArguments<compute_t>& b, const void* deltas, void* gradients,
-                   int64_t first_anchor, unsigned batch, unsigned positions, unsigned anchors) {
-  const unsigned work = positions * anchors;
-  b.levels.add({deltas, gradients, first_anchor, 4 * work, positions, anchors, 0, 0}, batch, work,
+void add_box_level(BoxArguments<compute_t>& b, const LevelShape& shape, const void* deltas,
+                   void* gradients, unsigned batch) {
+  b.levels.add(shape, deltas, gradients, batch, shape.positions * shape.anchors,
                kBoxThreads * kBoxAnchors);
+}
+
+// All launches. `by_layout`: the levels of each layout, at its number. `partial_sums`: one for each
+// of their tiles.
+template <typename scalar_t, typename Launch, typename compute_t>
+void launch_box_loss(const Launch& launch, BoxArguments<compute_t> (&by_layout)[2],
+                     double* partial_sums, compute_t* loss) {
+  int64_t num_tiles = 0;
+  for (const Layout layout : {Layout::channels_last, Layout::contiguous}) {
+    BoxArguments<compute_t>& b = by_layout[static_cast<int>(layout)];
+    if (b.levels.num_tiles == 0) continue;
+    b.partial_sums = partial_sums + num_tiles;
+    num_tiles += b.levels.num_tiles;
+    const auto kernel = layout == Layout::channels_last ? box_loss<scalar_t, Layout::channels_last>
+                                                        : box_loss<scalar_t, Layout::contiguous>;
+    launch(b.levels.num_tiles, kBoxThreads, 0, kernel, b);
+  }
+  launch(1, kSumThreads, 0, mean_of_partial_sums<compute_t>, partial_sums, num_tiles,
+         by_layout[0].normalizer, loss);
 }
 
 }  // namespace effdet

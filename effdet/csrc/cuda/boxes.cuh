@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Box arithmetic on the device, and floats in an order that integer operations understand.
+// Box arithmetic on the device.
 #pragma once
 #include <cuda_runtime.h>
-
-#include <cstdint>
 
 namespace effdet {
 
@@ -27,28 +25,6 @@ __device__ inline float box_intersection(const Box& a, const Box& b) {
 
 __device__ inline float box_union(float area_a, float area_b, float intersection) {
   return __fsub_rn(__fadd_rn(area_a, area_b), intersection);
-}
-
-// An integer that rises with x, which is not NaN; 0 and -0 give the same one. Never 0.
-__device__ inline uint32_t order_of_float(float x) {
-  const uint32_t bits = __float_as_uint(__fadd_rn(x, 0.f));
-  return bits >> 31 ? ~bits : bits | 0x80000000u;
-}
-
-__device__ inline float float_of_order(uint32_t order) {
-  return __uint_as_float(order >> 31 ? order & 0x7fffffffu : ~order);
-}
-
-// Maximum over the lanes of a full warp.
-__device__ inline uint32_t warp_max(uint32_t value) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-  for (int lanes = 16; lanes > 0; lanes /= 2) {
-    value = max(value, __shfl_xor_sync(~0u, value, lanes));
-  }
-  return value;
-#else
-  return __reduce_max_sync(~0u, value);
-#endif
 }
 
 }  // namespace effdet

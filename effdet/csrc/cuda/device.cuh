@@ -23,8 +23,7 @@ __device__ T* dynamic_shared_memory() {
 #endif
 }
 
-// How a storage type is computed with, and moved 16 bytes at a time. The accesses are for data that
-// is touched once ("cs": streaming). The 16 bytes must be aligned.
+// How a storage type is computed with, and what 16 bytes of it hold.
 template <typename scalar_t>
 struct Storage;
 
@@ -34,12 +33,13 @@ struct Storage<float> {
   static constexpr int kVector = 4;
   static __device__ float load(const float* at) { return *at; }
   static __device__ void store(float* at, float value) { *at = value; }
-  static __device__ void load_vector(const float* at, float (&values)[4]) {
-    const float4 packed = __ldcs(reinterpret_cast<const float4*>(at));
-    values[0] = packed.x, values[1] = packed.y, values[2] = packed.z, values[3] = packed.w;
+  static __device__ void unpack(const uint4& packed, float (&values)[4]) {
+    values[0] = __uint_as_float(packed.x), values[1] = __uint_as_float(packed.y);
+    values[2] = __uint_as_float(packed.z), values[3] = __uint_as_float(packed.w);
   }
-  static __device__ void store_vector(float* at, const float (&values)[4]) {
-    __stcs(reinterpret_cast<float4*>(at), make_float4(values[0], values[1], values[2], values[3]));
+  static __device__ uint4 pack(const float (&values)[4]) {
+    return make_uint4(__float_as_uint(values[0]), __float_as_uint(values[1]),
+                      __float_as_uint(values[2]), __float_as_uint(values[3]));
   }
 };
 
@@ -49,22 +49,22 @@ struct Storage<double> {
   static constexpr int kVector = 2;
   static __device__ double load(const double* at) { return *at; }
   static __device__ void store(double* at, double value) { *at = value; }
-  static __device__ void load_vector(const double* at, double (&values)[2]) {
-    const double2 packed = __ldcs(reinterpret_cast<const double2*>(at));
-    values[0] = packed.x, values[1] = packed.y;
+  static __device__ void unpack(const uint4& packed, double (&values)[2]) {
+    memcpy(values, &packed, sizeof packed);
   }
-  static __device__ void store_vector(double* at, const double (&values)[2]) {
-    __stcs(reinterpret_cast<double2*>(at), make_double2(values[0], values[1]));
+  static __device__ uint4 pack(const double (&values)[2]) {
+    uint4 packed;
+    memcpy(&packed, values, sizeof packed);
+    return packed;
   }
 };
 
-// A 16-bit type by its conversions of one and of two values (`bits`: the lower half comes first).
-template <typename scalar_t, typename Convert>
+// A 16-bit type by its conversions of two values (`bits`: the lower half comes first).
+template <typename Convert>
 struct Storage16 {
   using compute_t = float;
   static constexpr int kVector = 8;
-  static __device__ void load_vector(const scalar_t* at, float (&values)[8]) {
-    const uint4 packed = __ldcs(reinterpret_cast<const uint4*>(at));
+  static __device__ void unpack(const uint4& packed, float (&values)[8]) {
     const unsigned words[4] = {packed.x, packed.y, packed.z, packed.w};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -72,13 +72,9 @@ struct Storage16 {
       values[2 * i] = pair.x, values[2 * i + 1] = pair.y;
     }
   }
-  static __device__ void store_vector(scalar_t* at, const float (&values)[8]) {
-    uint4 packed;
-    packed.x = Convert::pack(values[0], values[1]);
-    packed.y = Convert::pack(values[2], values[3]);
-    packed.z = Convert::pack(values[4], values[5]);
-    packed.w = Convert::pack(values[6], values[7]);
-    __stcs(reinterpret_cast<uint4*>(at), packed);
+  static __device__ uint4 pack(const float (&values)[8]) {
+    return make_uint4(Convert::pack(values[0], values[1]), Convert::pack(values[2], values[3]),
+                      Convert::pack(values[4], values[5]), Convert::pack(values[6], values[7]));
   }
 };
 
@@ -110,16 +106,27 @@ struct ConvertBFloat16 {
 };
 
 template <>
-struct Storage<__half> : Storage16<__half, ConvertHalf> {
+struct Storage<__half> : Storage16<ConvertHalf> {
   static __device__ float load(const __half* at) { return __half2float(*at); }
   static __device__ void store(__half* at, float value) { *at = __float2half_rn(value); }
 };
 
 template <>
-struct Storage<__nv_bfloat16> : Storage16<__nv_bfloat16, ConvertBFloat16> {
+struct Storage<__nv_bfloat16> : Storage16<ConvertBFloat16> {
   static __device__ float load(const __nv_bfloat16* at) { return __bfloat162float(*at); }
   static __device__ void store(__nv_bfloat16* at, float value) { *at = __float2bfloat16_rn(value); }
 };
+
+// 16 bytes that are touched once ("cs": streaming), at a multiple of 16.
+template <typename scalar_t, typename compute_t, int kVector>
+__device__ __forceinline__ void load_vector(const scalar_t* at, compute_t (&values)[kVector]) {
+  Storage<scalar_t>::unpack(__ldcs(reinterpret_cast<const uint4*>(at)), values);
+}
+
+template <typename scalar_t, typename compute_t, int kVector>
+__device__ __forceinline__ void store_vector(scalar_t* at, const compute_t (&values)[kVector]) {
+  __stcs(reinterpret_cast<uint4*>(at), Storage<scalar_t>::pack(values));
+}
 
 // --- arithmetic ---
 
@@ -164,7 +171,19 @@ struct Division {
   }
 };
 
-// --- sums in a fixed order ---
+// --- over a warp and a block ---
+
+// Maximum over the lanes of a full warp.
+__device__ inline uint32_t warp_max(uint32_t value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  for (int lanes = 16; lanes > 0; lanes /= 2) {
+    value = max(value, __shfl_xor_sync(~0u, value, lanes));
+  }
+  return value;
+#else
+  return __reduce_max_sync(~0u, value);
+#endif
+}
 
 // Sum over the block's threads; valid in thread 0. A second call needs a barrier in between.
 template <int kThreads>

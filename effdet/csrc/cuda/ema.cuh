@@ -11,7 +11,7 @@
 #include <memory>
 #include <vector>
 
-#include "../cpu/ema.h"
+#include "../common/ema_pair.h"
 
 namespace effdet {
 
@@ -246,13 +246,12 @@ __global__ void __launch_bounds__(kEmaThreads)
     const uint32_t last = end - begin < kEmaChunk ? end - 1 : begin + kEmaChunk - 1;
     const int low = ema_pair_of(table, begin, 0, table.num_pairs - 1);
     const int high = ema_pair_of(table, last, low, table.num_pairs - 1);
-    EmaUnit units[kEmaUnitsPerThread];
+    EmaUnit units[kEmaUnitsPerThread] = {};  // without bytes, where the table has ended
     float4 averages[kEmaUnitsPerThread], values[kEmaUnitsPerThread];
     // All reads first, so that they wait for memory together.
 #pragma unroll
     for (int k = 0; k < kEmaUnitsPerThread; ++k) {
       const uint32_t unit = begin + k * kEmaThreads + threadIdx.x;
-      units[k].bytes = 0;
       if (unit < begin || unit > last) continue;  // the first where the sum is beyond 32 bits
       units[k] = ema_unit(table, unit, ema_pair_of(table, unit, low, high));
       if (!ema_is_vector(units[k])) continue;
@@ -279,6 +278,17 @@ __global__ void __launch_bounds__(kEmaThreads)
   if (atomicAdd(updates + 1, 1ull) + 1 < gridDim.x) return;
   updates[1] = 0;
   updates[0] += 1;
+}
+
+// All launches of an update.
+template <int capacity, typename Launch>
+void launch_ema_update(const Launch& launch, const EmaTables<capacity>& tables,
+                       unsigned long long* updates, const float* found_inf, double decay) {
+  for (const auto& table : tables.tables()) {
+    const bool counts = table == tables.tables().back();
+    launch(tables.num_blocks(*table), kEmaThreads, 0, ema_update<capacity>, *table, updates,
+           found_inf, decay, counts);
+  }
 }
 
 }  // namespace effdet

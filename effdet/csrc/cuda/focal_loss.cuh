@@ -9,6 +9,7 @@
 // through one_logit, element by element. No order of additions depends on the GPU: every block
 // leaves one partial sum, and mean_of_partial_sums adds them in order.
 #pragma once
+#include "../common/codes.h"
 #include "levels.cuh"
 
 namespace effdet {
@@ -22,7 +23,7 @@ constexpr int kMaxChunk = 16;
 
 template <typename compute_t>
 struct FocalArguments {
-  Levels levels;
+  LossLevels levels;
   const int* targets = nullptr;  // [B, A]
   unsigned num_classes = 0;
   Division by_classes;
@@ -123,7 +124,8 @@ __device__ __forceinline__ FocalTerm<compute_t> focal_term(compute_t wrong, comp
   const compute_t minus_log_q = max(-wrong, compute_t(0)) + s.log1p_e;
   compute_t cross_entropy = max(wrong, compute_t(0)) + s.log1p_e, distance = s.q;
   if constexpr (kSmoothing) {
-    cross_entropy -= half_smoothing * wrong;
+    // Left out where it is 0: 0 times an infinite logit would be NaN.
+    if (half_smoothing != 0) cross_entropy -= half_smoothing * wrong;
     distance -= half_smoothing;
   }
   const compute_t power = focal_power<kExponent>(s.q, minus_log_q, gamma);
@@ -138,9 +140,9 @@ __device__ __forceinline__ compute_t one_logit(const FocalArguments<compute_t>& 
                                                const Tile<scalar_t>& tile, unsigned i, unsigned k,
                                                int target, compute_t scale) {
   FocalTerm<compute_t> term{0, 0};
-  if (target < -2 || target >= static_cast<int>(f.num_classes)) {
+  if (target < kIgnore || target >= static_cast<int>(f.num_classes)) {
     term.loss = term.slope = static_cast<compute_t>(nan(""));
-  } else if (target != -2) {
+  } else if (target != kIgnore) {
     const bool present = static_cast<unsigned>(target) == k;
     const compute_t x = Storage<scalar_t>::load(tile.values + i);
     const compute_t weight = present ? f.present_weight : f.absent_weight;
@@ -160,7 +162,7 @@ __device__ __forceinline__ compute_t absent_vector(const FocalArguments<compute_
                                                    compute_t scale) {
   constexpr int kVector = Storage<scalar_t>::kVector;
   compute_t values[kVector], sum = 0;
-  Storage<scalar_t>::load_vector(tile.values + i, values);
+  load_vector(tile.values + i, values);
 #pragma unroll
   for (int j = 0; j < kVector; ++j) {
     const auto term =
@@ -168,7 +170,7 @@ __device__ __forceinline__ compute_t absent_vector(const FocalArguments<compute_
     sum += term.loss;
     values[j] = term.slope * scale;
   }
-  if (tile.gradients) Storage<scalar_t>::store_vector(tile.gradients + i, values);
+  if (tile.gradients) store_vector(tile.gradients + i, values);
   return sum;
 }
 
@@ -202,8 +204,7 @@ __global__ void __launch_bounds__(kFocalThreads) focal_channels_last(
         one_logit<kExponent, kSmoothing>(f, tile, i, i - row * num_classes, targets[row], scale);
   };
 
-  const unsigned head = min((0 - tile.image * size) % kVector, size);
-  const unsigned num_vectors = (size - head) / kVector;
+  const auto [head, num_vectors] = vectors_of_image<kVector>(tile.image, size);
   if (tile.number == 0 && threadIdx.x < 2 * kVector) {
     const unsigned tail = head + num_vectors * kVector + (threadIdx.x - kVector);
     const unsigned i = threadIdx.x < kVector ? threadIdx.x : tail;
@@ -319,20 +320,18 @@ FocalArguments<compute_t> focal_arguments(const int* targets, int64_t num_anchor
   return f;
 }
 
-// Adds a level of `batch` images with H * W = `positions`. `vector`: logits in 16 bytes. The memory
-// starts at a multiple of 16 bytes.
+// Adds a level of `batch` images. `vector`: logits in 16 bytes. The memory starts at a multiple of
+// 16 bytes.
 template <typename compute_t>
 void add_focal_level(FocalArguments<compute_t>& f, Layout layout, unsigned vector,
-                     const void* logits, void* gradients, int64_t first_anchor, unsigned batch,
-                     unsigned positions, unsigned anchors) {
-  const unsigned size = positions * anchors * f.num_classes;
-  unsigned work = size / vector, per_tile = kFocalThreads * kFocalVectors;
+                     const LevelShape& shape, const void* logits, void* gradients, unsigned batch) {
+  const unsigned positions = shape.positions;
+  unsigned work = shape.size / vector, per_tile = kFocalThreads * kFocalVectors;
   if (layout == Layout::contiguous) {
-    work = anchors * f.chunks * (positions % vector == 0 ? positions / vector : positions);
+    work = shape.anchors * f.chunks * (positions % vector == 0 ? positions / vector : positions);
     per_tile = kFocalThreads;
   }
-  f.levels.add({logits, gradients, first_anchor, size, positions, anchors, 0, 0}, batch, work,
-               per_tile);
+  f.levels.add(shape, logits, gradients, batch, work, per_tile);
 }
 
 template <typename scalar_t, Exponent kExponent, bool kSmoothing, typename Launch>
@@ -362,6 +361,26 @@ void with_focal_kernel(Layout layout, double gamma, double label_smoothing, Laun
       with_focal_layout<scalar_t, Exponent::two, true>(layout, launch);
     }
   }
+}
+
+// All launches. `by_layout`: the levels of each layout, at its number. `partial_sums`: one for each
+// of their tiles.
+template <typename scalar_t, typename Launch, typename compute_t>
+void launch_focal_loss(const Launch& launch, FocalArguments<compute_t> (&by_layout)[2],
+                       double gamma, double label_smoothing, double* partial_sums,
+                       compute_t* loss) {
+  int64_t num_tiles = 0;
+  for (const Layout layout : {Layout::channels_last, Layout::contiguous}) {
+    FocalArguments<compute_t>& f = by_layout[static_cast<int>(layout)];
+    if (f.levels.num_tiles == 0) continue;
+    f.partial_sums = partial_sums + num_tiles;
+    num_tiles += f.levels.num_tiles;
+    with_focal_kernel<scalar_t>(layout, gamma, label_smoothing, [&](auto kernel) {
+      launch(f.levels.num_tiles, kFocalThreads, 0, kernel, f);
+    });
+  }
+  launch(1, kSumThreads, 0, mean_of_partial_sums<compute_t>, partial_sums, num_tiles,
+         by_layout[0].normalizer, loss);
 }
 
 }  // namespace effdet

@@ -14,10 +14,13 @@
 
 namespace effdet {
 
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
 // Makes the tensor's device the current one while it lives.
 class Launcher {
  public:
-  explicit Launcher(const torch::stable::Tensor& tensor) : guard_(tensor.get_device_index()) {
+  explicit Launcher(const Tensor& tensor) : guard_(tensor.get_device_index()) {
     void* stream = nullptr;
     STABLE_TORCH_ERROR_CODE_CHECK(
         aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
@@ -26,43 +29,55 @@ class Launcher {
                                           tensor.get_device_index()));
   }
 
-  // Bytes of shared memory, static and dynamic, that a block can have.
-  size_t max_shared_bytes() const { return max_shared_; }
+  // Bytes of dynamic shared memory that a block of the kernel can have.
+  template <typename... Parameters>
+  size_t max_dynamic_bytes(void (*kernel)(Parameters...)) const {
+    cudaFuncAttributes attributes{};
+    STD_CUDA_CHECK(cudaFuncGetAttributes(&attributes, kernel));
+    return static_cast<size_t>(max_shared_) - attributes.sharedSizeBytes;
+  }
 
   template <typename... Parameters, typename... Arguments>
-  void operator()(unsigned grid, unsigned block, size_t shared_bytes, void (*kernel)(Parameters...),
-                  const Arguments&... arguments) const {
-    if (shared_bytes > kSharedBytesWithoutAsking) {
+  void operator()(unsigned grid, unsigned block, size_t dynamic_bytes,
+                  void (*kernel)(Parameters...), const Arguments&... arguments) const {
+    if (dynamic_bytes > 0) {
+      // The limit belongs to the kernel, for all threads of the process. It is always set to the
+      // same number: to what this launch needs, it could be too low for another one under way.
       STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                          static_cast<int>(shared_bytes)));
+                                          static_cast<int>(max_dynamic_bytes(kernel))));
     }
-    kernel<<<grid, block, shared_bytes, stream_>>>(arguments...);
+    kernel<<<grid, block, dynamic_bytes, stream_>>>(arguments...);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
 
  private:
-  // What every kernel may have is 48 KB in all; the rest is room for its static shared memory.
-  static constexpr size_t kSharedBytesWithoutAsking = 24 * 1024;
-
   torch::stable::accelerator::DeviceGuard guard_;
   cudaStream_t stream_ = nullptr;
   int max_shared_ = 0;
 };
 
-// The tensor, contiguous and at an address that vectors of 16 bytes can be read from.
-inline torch::stable::Tensor aligned(const torch::stable::Tensor& tensor) {
-  torch::stable::Tensor result = torch::stable::contiguous(tensor);
-  const bool fits = reinterpret_cast<uintptr_t>(result.const_data_ptr()) % 16 == 0;
-  return fits ? result : torch::stable::clone(result);
+// The elements in the same order, at an address that vectors of 16 bytes can be read from.
+inline Tensor aligned_as_it_is(const Tensor& tensor) {
+  const bool fits = reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 == 0;
+  return fits ? tensor : torch::stable::clone(tensor);
+}
+
+// The tensor, contiguous and at such an address.
+inline Tensor aligned(const Tensor& tensor) {
+  return aligned_as_it_is(torch::stable::contiguous(tensor));
+}
+
+inline bool on_device_of(const Tensor& tensor, const Tensor& like) {
+  return tensor.is_cuda() && tensor.get_device_index() == like.get_device_index();
 }
 
 template <typename T>
-const T* read_only(const torch::stable::Tensor& tensor) {
+const T* read_only(const Tensor& tensor) {
   return static_cast<const T*>(tensor.const_data_ptr());
 }
 
 template <typename T>
-T* writable(const torch::stable::Tensor& tensor) {
+T* writable(const Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
 }
 

@@ -7,6 +7,7 @@
 #pragma once
 #include <cmath>
 
+#include "../common/codes.h"
 #include "boxes.cuh"
 #include "device.cuh"
 
@@ -28,8 +29,8 @@ struct NmsArguments {
   uint32_t* class_picks;
   uint32_t num_candidates, num_picks;  // C, D
   NmsMethod method;
-  float iou_threshold;  // rounded down, so that comparing with it equals comparing in double
-  float sigma;
+  float iou_threshold;     // rounded down, so that comparing with it equals comparing in double
+  float sigma;             // above 0
   float score_threshold;   // at least 0
   uint32_t max_per_class;  // picks; the largest integer for no limit
   bool class_agnostic;
@@ -125,7 +126,9 @@ __device__ inline float decayed(float score, const Box& box, const Box& picked, 
   const float whole = box_union(picked_area, box_area(box), intersection);
   const float iou = __fdiv_rn(intersection, whole);
   if (args.method == NmsMethod::gaussian) {
-    return isnan(iou) ? score : __fmul_rn(score, expf(__fdiv_rn(__fmul_rn(iou, iou), -args.sigma)));
+    const float square = __fmul_rn(iou, iou);
+    // An IoU of 0, or of NaN, costs nothing, whatever sigma is.
+    return square > 0 ? __fmul_rn(score, expf(__fdiv_rn(square, -args.sigma))) : score;
   }
   if (!(iou > args.iou_threshold)) return score;
   return args.method == NmsMethod::hard ? 0.f : __fmul_rn(score, __fsub_rn(1.f, iou));
@@ -184,7 +187,7 @@ __global__ void __launch_bounds__(kNmsThreads) suppress(const NmsArguments args)
 
   for (uint32_t i = round + threadIdx.x; i < args.num_picks; i += kNmsThreads) {
     args.picks[size_t{blockIdx.x} * args.num_picks + i] = 0;
-    args.pick_scores[size_t{blockIdx.x} * args.num_picks + i] = -1;
+    args.pick_scores[size_t{blockIdx.x} * args.num_picks + i] = kRemoved;
   }
   if (threadIdx.x == 0) args.counts[blockIdx.x] = round;
 }
@@ -203,17 +206,25 @@ inline uint32_t limit_per_class(int64_t max_per_class) {
 
 constexpr uint32_t kMaxCandidatesInRegisters = 8 * kNmsThreads;
 
-// The one launch; there is at least one image and one pick.
+using NmsKernel = void (*)(NmsArguments);
+
+inline NmsKernel nms_kernel(uint32_t num_candidates) {
+  const uint32_t slots = (num_candidates + kNmsThreads - 1) / kNmsThreads;
+  return slots <= 1   ? suppress<1>
+         : slots <= 2 ? suppress<2>
+         : slots <= 5 ? suppress<5>
+         : slots <= 8 ? suppress<8>
+                      : suppress<0>;
+}
+
+// The one launch; there is at least one image and one pick. Boxes are copied to shared memory where
+// they fit.
 template <typename Launch>
-void launch_suppression(const Launch& launch, const NmsArguments& args, uint32_t num_images) {
-  const size_t shared = args.boxes_in_shared ? sizeof(Box) * args.num_candidates : 0;
-  const uint32_t slots = (args.num_candidates + kNmsThreads - 1) / kNmsThreads;
-  const auto kernel = slots <= 1   ? suppress<1>
-                      : slots <= 2 ? suppress<2>
-                      : slots <= 5 ? suppress<5>
-                      : slots <= 8 ? suppress<8>
-                                   : suppress<0>;
-  launch(num_images, kNmsThreads, shared, kernel, args);
+void launch_suppression(const Launch& launch, NmsArguments args, uint32_t num_images) {
+  const NmsKernel kernel = nms_kernel(args.num_candidates);
+  const size_t bytes = sizeof(Box) * args.num_candidates;
+  args.boxes_in_shared = bytes <= launch.max_dynamic_bytes(kernel);
+  launch(num_images, kNmsThreads, args.boxes_in_shared ? bytes : 0, kernel, args);
 }
 
 }  // namespace effdet

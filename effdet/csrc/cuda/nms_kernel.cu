@@ -17,8 +17,8 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// Static shared memory of suppress, rounded up.
-constexpr size_t kStaticBytes = 2 * 1024;
+constexpr int64_t kMaxImages = INT32_MAX;
+constexpr int64_t kMaxCandidates = INT32_MAX - effdet::kNmsThreads;
 
 effdet::NmsMethod method_by_name(const std::string& name) {
   if (name == "hard") return effdet::NmsMethod::hard;
@@ -37,11 +37,11 @@ void check(const Tensor& boxes, const Tensor& scores, const Tensor& labels) {
                       scores.scalar_type() == ScalarType::Float &&
                       labels.scalar_type() == ScalarType::Long,
                   "nms: boxes and scores must be float32 and labels int64");
-  STD_TORCH_CHECK(scores.is_cuda() && scores.get_device_index() == boxes.get_device_index() &&
-                      labels.is_cuda() && labels.get_device_index() == boxes.get_device_index(),
+  STD_TORCH_CHECK(effdet::on_device_of(scores, boxes) && effdet::on_device_of(labels, boxes),
                   "nms: scores and labels must be on the device of the boxes");
-  STD_TORCH_CHECK(boxes.size(0) <= INT32_MAX && boxes.size(1) <= INT32_MAX - 1024,
-                  "nms: too many images or candidates");
+  STD_TORCH_CHECK(boxes.size(0) <= kMaxImages && boxes.size(1) <= kMaxCandidates,
+                  "nms: on CUDA there must be at most ", kMaxImages, " images of ", kMaxCandidates,
+                  " candidates, got ", boxes.size(0), " of ", boxes.size(1));
 }
 
 // effdet::nms
@@ -52,6 +52,8 @@ std::tuple<Tensor, Tensor, Tensor> nms(Tensor boxes, Tensor scores, Tensor label
   check(boxes, scores, labels);
   STD_TORCH_CHECK(score_threshold >= 0, "nms: score_threshold must be at least 0, got ",
                   score_threshold);
+  STD_TORCH_CHECK(static_cast<float>(sigma) > 0, "nms: sigma must be above 0 in float32, got ",
+                  sigma);
   STD_TORCH_CHECK(max_detections >= 0 && max_per_class >= 0,
                   "nms: max_detections and max_per_class must not be negative");
   const effdet::Launcher launch(boxes);
@@ -86,8 +88,6 @@ std::tuple<Tensor, Tensor, Tensor> nms(Tensor boxes, Tensor scores, Tensor label
   args.score_threshold = static_cast<float>(score_threshold);
   args.max_per_class = effdet::limit_per_class(max_per_class);
   args.class_agnostic = class_agnostic;
-  args.boxes_in_shared =
-      num_candidates * sizeof(effdet::Box) + kStaticBytes <= launch.max_shared_bytes();
   effdet::launch_suppression(launch, args, static_cast<uint32_t>(num_images));
   return {picks, pick_scores, counts};
 }

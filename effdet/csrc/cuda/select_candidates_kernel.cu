@@ -17,8 +17,8 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// Static shared memory of finish_pairs, rounded up.
-constexpr size_t kFinishStaticBytes = 20 * 1024;
+// Candidates of an image: the ranks that are sorted, with room for more, are counted in 32 bits.
+constexpr int64_t kMaxCandidates = int64_t{1} << 28;
 
 struct Outputs {
   Tensor boxes, scores, labels, anchor_index;
@@ -35,18 +35,20 @@ void check(const std::vector<Tensor>& cls_logits, const std::vector<Tensor>& box
   STD_TORCH_CHECK(anchors.dim() == 2 && anchors.size(1) == 4 && anchors.is_cuda() &&
                       anchors.scalar_type() == ScalarType::Float,
                   "select_candidates: anchors must be [A, 4] float32 on a CUDA device");
-  STD_TORCH_CHECK(!cls_logits.empty() && cls_logits.size() <= effdet::kMaxCandidateLevels &&
-                      cls_logits.size() == box_deltas.size() && cls_logits[0].dim() == 4,
-                  "select_candidates: cls_logits and box_deltas must have the same 1 to ",
-                  effdet::kMaxCandidateLevels, " levels, got ", cls_logits.size(), " and ",
-                  box_deltas.size());
-  STD_TORCH_CHECK(cls_logits[0].get_device_index() == anchors.get_device_index() &&
-                      box_deltas[0].get_device_index() == anchors.get_device_index() &&
+  effdet::check_num_levels(cls_logits, "select_candidates");
+  STD_TORCH_CHECK(cls_logits.size() == box_deltas.size() && cls_logits[0].dim() == 4,
+                  "select_candidates: cls_logits and box_deltas must have the same levels, got ",
+                  cls_logits.size(), " and ", box_deltas.size());
+  STD_TORCH_CHECK(effdet::on_device_of(cls_logits[0], anchors) &&
+                      effdet::on_device_of(box_deltas[0], anchors) &&
                       cls_logits[0].scalar_type() == box_deltas[0].scalar_type(),
                   "select_candidates: cls_logits and box_deltas must have one dtype and be on the "
                   "device of the anchors");
-  STD_TORCH_CHECK(num_classes >= 1 && anchors.size(0) <= UINT32_MAX / num_classes,
-                  "select_candidates: an image must have fewer than 2^32 pairs");
+  STD_TORCH_CHECK(num_classes >= 1, "select_candidates: num_classes must be at least 1, got ",
+                  num_classes);
+  STD_TORCH_CHECK(anchors.size(0) <= UINT32_MAX / num_classes,
+                  "select_candidates: an image must have fewer than 2^32 pairs, got ",
+                  anchors.size(0), " anchors of ", num_classes, " classes");
   STD_TORCH_CHECK(max_candidates >= 1, "select_candidates: max_candidates must be at least 1");
   STD_TORCH_CHECK(score_threshold >= 0 && score_threshold <= 1,
                   "select_candidates: score_threshold must be in [0, 1], got ", score_threshold);
@@ -57,26 +59,19 @@ void check(const std::vector<Tensor>& cls_logits, const std::vector<Tensor>& box
 }
 
 template <typename scalar_t>
-effdet::CandidateLevels<scalar_t> describe(const std::vector<Tensor>& cls_logits,
-                                           const std::vector<Tensor>& box_deltas,
-                                           int64_t num_classes) {
-  effdet::CandidateLevels<scalar_t> all{};
-  all.num_levels = static_cast<int>(cls_logits.size());
+effdet::CandidateLevels describe(const std::vector<Tensor>& cls_logits,
+                                 const std::vector<Tensor>& box_deltas, int64_t num_classes) {
+  effdet::CandidateLevels all;
   all.num_classes = static_cast<uint32_t>(num_classes);
   for (size_t i = 0; i < cls_logits.size(); ++i) {
     const Tensor &logits = cls_logits[i], &deltas = box_deltas[i];
     STD_TORCH_CHECK(deltas.size(1) / 4 == logits.size(1) / num_classes &&
                         deltas.size(2) == logits.size(2) && deltas.size(3) == logits.size(3),
                     "select_candidates: box_deltas and cls_logits must have the same anchors");
-    auto& level = all.levels[i];
-    level.logits = effdet::read_only<scalar_t>(logits);
-    level.deltas = effdet::read_only<scalar_t>(deltas);
-    level.logits_channels_last = effdet::is_channels_last(logits);
-    level.deltas_channels_last = effdet::is_channels_last(deltas);
-    level.area = static_cast<uint32_t>(logits.size(2) * logits.size(3));
-    level.num_anchors = static_cast<uint32_t>(logits.size(1) / num_classes);
-    level.logits_stride = logits.size(1) * level.area;
-    level.deltas_stride = deltas.size(1) * level.area;
+    effdet::add_candidate_level<scalar_t>(all, logits.const_data_ptr(), effdet::layout_of(logits),
+                                          deltas.const_data_ptr(), effdet::layout_of(deltas),
+                                          static_cast<uint32_t>(logits.size(2) * logits.size(3)),
+                                          static_cast<uint32_t>(logits.size(1) / num_classes));
   }
   return all;
 }
@@ -86,17 +81,15 @@ void select_into(const Outputs& outputs, const std::vector<Tensor>& cls_logits,
                  const std::vector<Tensor>& box_deltas, const Tensor& anchors, int64_t num_classes,
                  double score_threshold, const std::vector<int64_t>& exclude) {
   const effdet::Launcher launch(anchors);
-  auto all = describe<scalar_t>(cls_logits, box_deltas, num_classes);
-  const uint64_t num_pairs = effdet::number_levels(all);
+  const auto all = describe<scalar_t>(cls_logits, box_deltas, num_classes);
   const int64_t num_images = outputs.scores.size(0);
   const auto selection = effdet::plan_selection<scalar_t>(
-      num_pairs, static_cast<uint32_t>(outputs.scores.size(1)), score_threshold);
+      all.num_pairs, static_cast<uint32_t>(outputs.scores.size(1)), score_threshold);
 
   const auto bytes = [&](int64_t size) {
     return torch::stable::new_empty(anchors, {size}, ScalarType::Byte);
   };
-  const bool in_shared =
-      effdet::sort_bytes(selection) + kFinishStaticBytes <= launch.max_shared_bytes();
+  const bool in_shared = effdet::sorts_in_shared<scalar_t>(launch, selection);
   Tensor cuts = bytes(num_images * sizeof(effdet::Cut));
   Tensor histograms = bytes(num_images * effdet::kBins * sizeof(uint32_t));
   Tensor excluded = bytes(exclude.empty() ? 0 : (num_classes + 31) / 32 * sizeof(uint32_t));
@@ -114,9 +107,9 @@ void select_into(const Outputs& outputs, const std::vector<Tensor>& cls_logits,
   out.scores = effdet::writable<float>(outputs.scores);
   out.labels = effdet::writable<int64_t>(outputs.labels);
   out.anchor_index = effdet::writable<int64_t>(outputs.anchor_index);
-  effdet::launch_selection(launch, all, selection, workspace, static_cast<uint32_t>(num_images),
-                           exclude.data(), exclude.size(), effdet::read_only<effdet::Box>(anchors),
-                           out);
+  effdet::launch_selection<scalar_t>(launch, all, selection, workspace,
+                                     static_cast<uint32_t>(num_images), exclude.data(),
+                                     exclude.size(), effdet::read_only<effdet::Box>(anchors), out);
 }
 
 // effdet::select_candidates
@@ -139,8 +132,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> select_candidates(std::vector<Tensor>
                                        "select_candidates: box_deltas");
   anchors = effdet::aligned(anchors);
   const int64_t count = std::min(max_candidates, num_anchors * num_classes);
-  STD_TORCH_CHECK(count <= 1 << 28, "select_candidates: max_candidates must be at most 2^28, got ",
-                  max_candidates);
+  STD_TORCH_CHECK(count <= kMaxCandidates,
+                  "select_candidates: on CUDA there must be at most 2^28 = ", kMaxCandidates,
+                  " candidates of an image, got ", count);
   Outputs outputs{torch::stable::new_empty(anchors, {num_images, count, 4}, ScalarType::Float),
                   torch::stable::new_empty(anchors, {num_images, count}, ScalarType::Float),
                   torch::stable::new_empty(anchors, {num_images, count}, ScalarType::Long),

@@ -12,15 +12,14 @@
 #include <utility>
 #include <vector>
 
-#include "ema.h"
+#include "codes.h"
+#include "dense.h"
+#include "ema_pair.h"
 
 namespace effdet {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-
-// Where an average begins in a buffer of joined ones: at a multiple of so many bytes.
-constexpr int64_t kAlignment = 64;
 
 // All pairs that hold anything, by rising address of the average.
 class EmaPairs {
@@ -52,8 +51,6 @@ class EmaPairs {
   }
 
  private:
-  using Sizes = torch::headeronly::IntHeaderOnlyArrayRef;
-
   // What is left of a buffer with the averages of one dtype.
   struct Buffer {
     ScalarType dtype;
@@ -112,7 +109,8 @@ class EmaPairs {
                     "] is beyond its buffer");
     pairs_.push_back({*kind, buffer.next, static_cast<const char*>(dense->const_data_ptr()),
                       value.numel(), bytes});
-    const int64_t step = std::min(buffer.bytes, (bytes + kAlignment - 1) / kAlignment * kAlignment);
+    const int64_t step =
+        std::min(buffer.bytes, (bytes + kEmaAlignment - 1) / kEmaAlignment * kEmaAlignment);
     buffer.next += step;
     buffer.bytes -= step;
   }
@@ -196,33 +194,10 @@ class EmaPairs {
     return true;
   }
 
-  // Dimensions of more than one element as (stride, size), the innermost first.
-  static std::vector<std::pair<int64_t, int64_t>> by_stride(Sizes sizes, Sizes strides) {
-    std::vector<std::pair<int64_t, int64_t>> dimensions;
-    for (size_t d = 0; d < sizes.size(); ++d)
-      if (sizes[d] > 1) dimensions.emplace_back(strides[d], sizes[d]);
-    std::sort(dimensions.begin(), dimensions.end());
-    return dimensions;
-  }
-
-  // Whether the elements fill their memory without gaps, in any order of the dimensions.
-  static bool is_dense(Sizes sizes, Sizes strides) {
-    int64_t expected = 1;
-    size_t d = sizes.size();
-    while (d > 0 && (sizes[d - 1] == 1 || strides[d - 1] == expected)) expected *= sizes[--d];
-    if (d == 0) return true;  // contiguous, as most are
-    expected = 1;
-    for (const auto& [stride, size] : by_stride(sizes, strides)) {
-      if (stride != expected) return false;
-      expected *= size;
-    }
-    return true;
-  }
-
   // Whether two elements may share memory: true for any but plainly nested strides.
   static bool overlaps(Sizes sizes, Sizes strides) {
     int64_t span = 0;
-    for (const auto& [stride, size] : by_stride(sizes, strides)) {
+    for (const auto& [stride, size] : dimensions_by_stride(sizes, strides)) {
       if (stride <= span) return true;
       span += stride * (size - 1);
     }
