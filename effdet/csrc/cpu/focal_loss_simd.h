@@ -24,14 +24,17 @@ struct Term {
   float loss, gradient;  // the gradient is scaled
 };
 
-// One logit x whose class is absent: q = sigmoid(x) is the probability of the wrong answer. The
-// formula stands in effdet/ops/focal_loss.py.
-template <Gamma G>
-EFFDET_INLINE Term negative(float x, const FocalRun& run) {
-  // Positive floats are ordered as their bits, whose minimum is one instruction; NaN, the largest
-  // bits, is lost here but comes back with positive_part.
+// exp(-|x|). Positive floats are ordered as their bits, whose minimum is one instruction; NaN, the
+// largest bits, is lost here but comes back with positive_part.
+EFFDET_INLINE float exp_minus_abs(float x) {
   const uint32_t bits = bits_of_float(__builtin_fabsf(x) * kLog2E), most = bits_of_float(126.f);
-  const float e = exp2_in_range(-float_of_bits(bits < most ? bits : most));
+  return exp2_in_range(-float_of_bits(bits < most ? bits : most));
+}
+
+// One logit x whose class is absent, with e = exp(-|x|): q = sigmoid(x) is the probability of the
+// wrong answer. The formula stands in effdet/ops/focal_loss.py.
+template <Gamma G>
+EFFDET_INLINE Term negative(float x, float e, const FocalRun& run) {
   const float log1p_e = log1p_in_range(e);
   const float larger = 1.f / (1.f + e), smaller = e * larger;
   const float q = x >= 0.f ? larger : smaller;
@@ -53,10 +56,15 @@ double sum_block(const FocalRun& settings, int64_t begin, int64_t end) {
   const auto* x = static_cast<const typename Type::Storage*>(run.logits);
   auto* g = static_cast<typename Type::Storage*>(run.gradients);
   const float* keep = run.keep;
+  // Two loops of half the length: the processor overlaps more rounds of a short chain of dependent
+  // instructions than of a long one.
+  float exponentials[kBlock];
+#pragma omp simd
+  for (int64_t i = begin; i < end; ++i) exponentials[i - begin] = exp_minus_abs(Type::load(x + i));
   float sum = 0.f;
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = begin; i < end; ++i) {
-    Term term = negative<G>(Type::load(x + i), run);
+    Term term = negative<G>(Type::load(x + i), exponentials[i - begin], run);
     if (kMask) {
       term.loss = keep[i] != 0.f ? term.loss : 0.f;
       term.gradient = keep[i] != 0.f ? term.gradient : 0.f;
