@@ -37,9 +37,8 @@ with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     import effdet.ops
 import torch
-loss = effdet.ops.sigmoid_focal_loss(
-    torch.tensor([[[-2.0, -1.0, 0.0, 1.0, 2.0]]]), torch.tensor([[-1]])
-)
+level = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]).reshape(1, 5, 1, 1)
+loss = effdet.ops.sigmoid_focal_loss([level], torch.tensor([[-1]]), num_classes=5)
 said = [str(w.message) for w in caught if w.category is RuntimeWarning]
 print(json.dumps({"loss": loss.item(), "warnings": said, **effdet.ops.build_info()}))
 """
