@@ -42,10 +42,10 @@ demo: $(READY)
 	echo "  python validate.py --data YOUR_COCO_FOLDER --weights runs/first/best.pt"
 
 test: $(READY)
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	EFFDET_REQUIRE_KERNELS=1 $(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m "slow and not gpu" $(PYTEST_FLAGS)
+	EFFDET_REQUIRE_KERNELS=1 $(BIN)/python -m pytest -m "slow and not gpu" $(PYTEST_FLAGS)
 
 lint: $(READY)
 	$(BIN)/ruff check $(wildcard $(SOURCES))

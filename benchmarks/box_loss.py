@@ -22,7 +22,8 @@ from torch import Tensor
 from effdet.anchors import build_anchors, feature_sizes
 from effdet.config import model_config
 from effdet.levels import flatten_levels
-from effdet.ops import assign_anchors, box_targets, huber_box_loss
+from effdet.ops import assign_anchors, huber_box_loss
+from effdet.ops.box_loss import box_targets
 
 BATCH, NUM_BOXES = 4, 8
 DELTA = 0.1

@@ -112,9 +112,8 @@ def equal(results: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     return 0.0 if same else float("inf")
 
 
-def losses_off(result: Any, expected: Any, dtype: torch.dtype) -> float:
+def losses_off(result: Any, expected: Any, dtype: torch.dtype, tight: float) -> float:
     """How far a loss and its gradients are off; 16-bit gradients are rounded to the type once."""
-    tight = 1e-11 if dtype == torch.float64 else 2e-6
     coarse = ROUNDING.get(dtype, 0.0) + 2 * tight
     smallest = 2.0**-25 if dtype == torch.float16 else 1e-30  # half of the smallest above 0
     gradients = [
@@ -138,7 +137,8 @@ def focal_loss(device: str) -> Iterator[Case]:
         result = torch.ops.effdet.sigmoid_focal_loss(*moved)
         expected = definition("focal_loss")(*in_float64(moved))
         name = f"focal_loss {dtype} {layout} K={classes} gamma={gamma} smoothing={smoothing}"
-        yield name, losses_off(result, expected, dtype)
+        tight = 1e-11 if dtype == torch.float64 else 2e-6
+        yield name, losses_off(result, expected, dtype, tight)
 
 
 def random_boxes(count: int) -> Tensor:
@@ -160,9 +160,9 @@ def box_loss(device: str) -> Iterator[Case]:
         arguments = [levels(4, dtype, layout), random_anchors(), random_boxes(8), matched]
         arguments += [scalar(7.0, dtype), scalar(3.0, dtype), delta, True]
         result = torch.ops.effdet.huber_box_loss(*on(device, arguments))
-        # The targets are computed in float32 for every dtype.
+        # The targets are float32 for every dtype, and logarithms differ in the last bit.
         expected = definition("box_loss")(*in_float64(arguments, exact=(1, 2)))
-        yield f"box_loss {dtype} {layout} delta={delta}", losses_off(result, expected, dtype)
+        yield f"box_loss {dtype} {layout} delta={delta}", losses_off(result, expected, dtype, 1e-5)
 
 
 def rescale(device: str) -> Iterator[Case]:

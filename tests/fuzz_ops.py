@@ -20,9 +20,7 @@ import importlib.util
 import json
 import mmap
 import os
-import platform
 import random
-import re
 import subprocess
 import sys
 import tempfile
@@ -526,10 +524,13 @@ def main() -> None:
         run_worker(options, "baseline", options.first + half, options.cases - half),
     ]
     runs = [run for run in runs if run]
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    measuring = importlib.import_module("measuring")
     found = {
         "command": f"make sanitize CASES={options.cases} SEED={options.seed}",
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "machine": machine(),
+        "commit": measuring.commit(),
+        "machine": measuring.machine(),
         "sanitizers": "address, undefined, float-cast-overflow",
         "cases": options.cases,
         "seed": options.seed,
@@ -599,14 +600,6 @@ def environment(instruction_set: str) -> dict[str, str]:
         "EFFDET_INSTRUCTION_SET": instruction_set,
         "PYTHONPATH": str(ROOT),
     }
-
-
-def machine() -> str:
-    """Processor and versions in a line."""
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    model = re.search(r"model name\s*: (.*)", text)
-    name = model.group(1) if model else platform.processor()
-    return f"{name}, torch {torch.__version__}"
 
 
 if __name__ == "__main__":

@@ -106,6 +106,12 @@ def operator_figures() -> dict[str, list[str]]:
     }
 
 
+def test_the_counted_instructions_are_those_of_the_result_file() -> None:
+    rows = [row for row in result("machine_code")["rows"] if row["dtype"] != "float32"]
+    wanted = f"{span(row['instructions_a_logit'] for row in rows)} instructions a 16-bit"
+    assert wanted in README
+
+
 @pytest.mark.parametrize(("name", "figures"), operator_figures().items())
 def test_the_operators_figures_are_those_of_the_result_files(name: str, figures: list[str]) -> None:
     row = next(line for line in README.splitlines() if f"results/{name}.json" in line)

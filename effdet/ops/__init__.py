@@ -4,7 +4,7 @@
 from effdet.ops import _extension
 from effdet.ops._extension import build_info
 from effdet.ops.assign import AnchorAssignment, assign_anchors
-from effdet.ops.box_loss import box_targets, huber_box_loss
+from effdet.ops.box_loss import huber_box_loss
 from effdet.ops.ema import ema_update_
 from effdet.ops.focal_loss import sigmoid_focal_loss
 from effdet.ops.nms import nms
@@ -13,7 +13,6 @@ from effdet.ops.select_candidates import select_candidates
 __all__ = [
     "AnchorAssignment",
     "assign_anchors",
-    "box_targets",
     "build_info",
     "ema_update_",
     "huber_box_loss",

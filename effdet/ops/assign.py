@@ -56,11 +56,14 @@ def assign_anchors(
             ignored, in [0, 1]; likewise.
 
     Raises:
-        ValueError: for a wrong shape, dtype, device or setting.
+        ValueError: for a wrong shape, dtype, device or setting, and for labels below -2 if they
+            are on the CPU (elsewhere looking at them would stall).
     """
     _check_share("foreground_iou", foreground_iou)
     _check_share("crowd_overlap", crowd_overlap)
     _check_tensors(anchors, boxes, labels)
+    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
+        _check_labels(labels)
     # Larger labels would wrap around to other classes; so they stay out of every range.
     labels = labels.clamp(torch.iinfo(torch.int32).min, torch.iinfo(torch.int32).max)
     values = (anchors.detach(), boxes.detach(), labels)
@@ -91,6 +94,14 @@ def _check_tensors(anchors: Tensor, boxes: Tensor, labels: Tensor) -> None:
             raise ValueError(
                 f"{name} must be on the anchors' device {anchors.device}, got {tensor.device}"
             )
+
+
+def _check_labels(labels: Tensor) -> None:
+    if labels.numel() and int(labels.min()) < IGNORE:
+        raise ValueError(
+            f"labels must be at least 0, {BACKGROUND} (no box) or {IGNORE} (crowd), "
+            f"got {int(labels.min())}"
+        )
 
 
 def reference(

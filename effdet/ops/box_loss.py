@@ -48,7 +48,8 @@ def huber_box_loss(
     Args:
         deltas: levels ``[B, anchors * 4, H, W]`` (see :mod:`effdet.levels`) of predicted (tx, ty,
             tw, th), of one dtype, float16, bfloat16, float32 or float64. Contiguous and
-            channels-last levels are read in place, others are copied first.
+            channels-last levels are read in place, others are copied first. On CUDA at most 8
+            levels, each of fewer than 2**31 values an image.
         anchors: ``[A, 4]`` float32 xyxy in pixels.
         boxes: ``[B, M, 4]`` float32 xyxy in the same pixels.
         matched: ``[B, A]`` int32, the box of each anchor in [0, M), negative where there is none,

@@ -61,11 +61,13 @@ def ema_update_(
     try:
         with torch.no_grad():
             _op(*arguments)
-    except RuntimeError:
+    except RuntimeError as error:
         # Only now: for a thousand tensors these checks would take as long as the update.
         if joined:
             averages = split_averages(averages, values)
         check_pairs(averages, values, updates)
+        if "must not share memory" in str(error):
+            raise ValueError("averages must not share memory with each other") from error
         raise
     torch.autograd.graph.increment_version([*averages, updates])
 

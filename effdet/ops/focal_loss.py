@@ -53,7 +53,8 @@ def sigmoid_focal_loss(
     Args:
         logits: levels ``[B, anchors * num_classes, H, W]`` (see :mod:`effdet.levels`) of one
             dtype, float16, bfloat16, float32 or float64. Contiguous and channels-last levels are
-            read in place, others are copied first.
+            read in place, others are copied first. On CUDA at most 8 levels, each of fewer than
+            2**31 values an image.
         targets: ``[B, A]`` int32 or int64 class indices in [0, num_classes); ``BACKGROUND`` (-1)
             where every class is absent, ``IGNORE`` (-2) where the anchor gives neither loss nor
             gradient.

@@ -110,6 +110,8 @@ def _check_settings(
         ("max_detections", max_detections, 1),
         ("max_per_class", max_per_class, 0),
     ):
+        if isinstance(count, float):
+            raise ValueError(f"{name} must be an integer, got {count}")
         if not least <= count < 2**63:
             raise ValueError(f"{name} must be at least {least} and below 2**63, got {count}")
 

@@ -58,7 +58,8 @@ def select_candidates(
 
     Args:
         cls_logits: a level each, ``[B, anchors * K, H, W]`` with channel = anchor * K + class; any
-            float type; contiguous and channels_last are read in place.
+            float type; contiguous and channels_last are read in place. On CUDA at most 8 levels,
+            each of fewer than 2**31 values an image.
         box_deltas: a level each, ``[B, anchors * 4, H, W]`` (tx, ty, tw, th) an anchor; tw and th
             are cut at ``MAX_LOG_RATIO``.
         anchors: ``[A, 4]`` float32 xyxy in the order level, row, column, anchor.
@@ -89,6 +90,8 @@ def _check_settings(
     num_classes: int, max_candidates: int, score_threshold: float, exclude: Sequence[int]
 ) -> None:
     for name, value in (("num_classes", num_classes), ("max_candidates", max_candidates)):
+        if isinstance(value, float):
+            raise ValueError(f"{name} must be an integer, got {value}")
         if not 1 <= value < 2**63:
             raise ValueError(f"{name} must be at least 1 and below 2**63, got {value}")
     if not 0 <= score_threshold <= 1:

@@ -165,8 +165,8 @@ def test_two_crowds_do_not_add_up() -> None:
 
 
 def test_labels_are_copied_as_they_are() -> None:
-    found = assign(SQUARES, SQUARES.tolist(), [5, 123456, -3, 2**31 - 1])
-    assert found.cls_targets.tolist() == [[5, 123456, -3, 2**31 - 1]]
+    found = assign(SQUARES, SQUARES.tolist(), [5, 123456, 0, 2**31 - 1])
+    assert found.cls_targets.tolist() == [[5, 123456, 0, 2**31 - 1]]
     assert found.num_foreground.item() == 4
 
 
@@ -423,6 +423,7 @@ def test_exports_with_a_dynamic_number_of_boxes() -> None:
         ({"boxes": torch.zeros(2, 3, 4).half()}, "boxes must be float32, got torch.float16"),
         ({"boxes": torch.zeros(2, 3, 4, device="meta")}, "boxes must be on .*cpu, got meta"),
         ({"labels": torch.zeros(2, 4).long()}, r"labels must be .*\[2, 3\], got \[2, 4\]"),
+        ({"labels": torch.full((2, 3), -3)}, "labels must be at least 0, .* got -3"),
         ({"labels": torch.zeros(2, 3)}, "labels must be int64, got torch.float32"),
         ({"labels": torch.zeros(2, 3, device="meta").long()}, "labels must be on .*cpu, got meta"),
     ],

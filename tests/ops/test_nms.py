@@ -492,6 +492,7 @@ def test_exports_with_a_dynamic_batch_and_number_of_candidates() -> None:
         ({"score_threshold": -0.1}, "score_threshold must be .*-0.1"),
         ({"sigma": 0.0}, "sigma must be .*0.0"),
         ({"sigma": INF}, "sigma must be .*inf"),
+        ({"max_detections": 1.5}, "max_detections must be an integer, got 1.5"),
         ({"max_detections": 0}, "max_detections must be at least 1 .*, got 0"),
         ({"max_per_class": -1}, "max_per_class must be at least 0 .*, got -1"),
         ({"boxes": torch.zeros(2, 3, 5)}, r"boxes must be \[B, C, 4\], got \[2, 3, 5\]"),
