@@ -43,7 +43,9 @@ def best_in_turn(
 
 def write_result(name: str, figures: Mapping[str, Any]) -> None:
     """Write results/NAME.json: the figures, and where, when and how they were measured."""
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    # Without folders of the machine.
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv]
+    words[0] = Path(words[0]).name
     result = {
         "command": "python benchmarks/" + " ".join(words),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),

@@ -117,3 +117,8 @@ def test_the_operators_figures_are_those_of_the_result_files(name: str, figures:
     row = next(line for line in README.splitlines() if f"results/{name}.json" in line)
     for figure in figures:
         assert figure in row
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "benchmarks" / "results").glob("*.[jmt]*")))
+def test_results_name_no_folder_of_the_machine(file: Path) -> None:
+    assert not re.search(r"/(tmp|home|root|work|Users)/", file.read_text())
