@@ -232,7 +232,9 @@ class PostprocessConfig:
         for name in ("iou_threshold", "score_threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} must be in [0, 1], got {getattr(self, name)}")
-        _require(self, ("sigma",), lambda v: 0 < v < math.inf, "finite and above 0")
+        _require(
+            self, ("sigma",), lambda v: 2.0**-126 <= v < math.inf, "finite and above 0 in float32"
+        )
         for name in ("max_candidates", "max_detections"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
