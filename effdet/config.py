@@ -24,9 +24,13 @@ Padding = Literal["same", "symmetric"]
 Fusion = Literal["fastattn", "sum", "attn"]
 AmpDtype = Literal["float16", "bfloat16"]
 NMS = Literal["gaussian", "linear", "hard"]
-Schedule = Literal["cosine", "automl"]
+Schedule = Literal["cosine", "automl", "nvidia", "step", "polynomial", "constant"]
 Optimizer = Literal["sgd", "adamw"]
 Evaluator = Literal["faster", "pycocotools"]
+Normalizer = Literal["global", "process"]
+WeightsToValidate = Literal["both", "ema", "raw"]
+Console = Literal["auto", "lines", "dllogger"]
+Sink = Literal["tensorboard", "wandb", "mlflow"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,14 +273,36 @@ class TrainConfig(PostprocessConfig):
     weights: str | None = option(None, help="checkpoint of this toolkit to fine-tune from")
     backbone_weights: str | None = option(None, help="ImageNet classifier to take the backbone of")
     output: str | None = option(None, help="run folder to create (default: runs/MODEL-N)")
-    resume: str | None = option(None, help="checkpoint or run folder to continue", in_file=False)
+    resume: str | None = option(
+        None,
+        help="checkpoint or run folder to continue; auto: --output's run, or a new one if none",
+        in_file=False,
+    )
     epochs: int = option(300, help="passes over the training set")
-    batch_size: int = option(8, help="images a process and step")
+    batch_size: int | Literal["auto"] = option(
+        8, help="images a process and forward pass; auto: as many as the GPU holds"
+    )
+    accumulate: int = option(1, help="forward passes whose gradients make one step")
+    normalizer: Normalizer = option(
+        "global", help="foreground anchors that losses are divided by: of all processes, or of each"
+    )
+    sync_bn: int | Literal["all"] = option(
+        1, help="processes that share batch-norm statistics: a divisor of their number, or all"
+    )
+    multi_scale: tuple[float, float] | None = option(
+        None, help="range of a factor on the size of training images, drawn for each step"
+    )
+    progressive: int = option(1, help="stages of equal length in which training images grow")
     lr: float = option(0.08, help="learning rate at a global batch of 64, scaled with the batch")
     warmup_lr: float = option(0.008, help="learning rate at the first step, scaled alike")
     warmup_epochs: float = option(1.0, help="epochs of linear warm-up, at most half the run")
     optimizer: Optimizer = option("sgd", help="sgd with momentum, or adamw")
     schedule: Schedule = option("cosine", help="decay of the learning rate; automl: as published")
+    min_lr: float = option(0.0, help="learning rate that cosine and nvidia end at, scaled alike")
+    cooldown_epochs: int = option(0, help="epochs at --min-lr after --epochs")
+    lr_noise: tuple[float, float] | None = option(
+        None, help="part of the run, 0-1, in which nvidia's rate is multiplied by noise"
+    )
     momentum: float = option(0.9, help="momentum of SGD, first beta of AdamW")
     weight_decay: float = option(4e-5, help="decay of convolution kernels")
     clip_norm: float = option(10.0, help="gradients are scaled down to this global norm")
@@ -291,20 +317,43 @@ class TrainConfig(PostprocessConfig):
     freeze_bn: bool = option(False, help="keep batch-norm statistics as they are")
     amp: bool = option(False, help="mixed precision: float16 with a GradScaler on CUDA")
     amp_dtype: AmpDtype | None = option(None, help="precision of --amp (bfloat16 on CPU)")
+    tf32: bool = option(True, help="TensorFloat-32 for float32 work on GPUs that have it")
+    max_nonfinite: int = option(50, help="steps in a row without finite gradients that end the run")
+    detect_anomaly: bool = option(False, help="name the operation that made a NaN (slow)")
     channels_last: bool = option(True, help="keep images and features channels-last in memory")
     device: str | None = option(None, help="cpu, cuda or cuda:N (default: a GPU if there is one)")
     workers: int | None = option(None, help="loader processes each (default: by CPUs)")
+    timeout: float = option(600.0, help="seconds without progress after which a run is given up")
     seed: int = option(0, help="seed of weights, order and augmentation")
+    save_minutes: float = option(15.0, help="minutes between checkpoints in an epoch, 0 for none")
+    save_every: int = option(0, help="epochs between checkpoints that are kept, 0 for none")
+    keep: int = option(3, help="newest checkpoints of --save-every to keep, 0 for all")
     eval_every: int = option(1, help="epochs between validations")
+    eval_from: int = option(1, help="first epoch that is validated")
+    eval_weights: WeightsToValidate = option("both", help="validate averaged weights, raw, or both")
+    patience: int = option(0, help="validations without a higher AP that end the run, 0: no limit")
     log_every: int = option(20, help="steps between printed lines")
+    console: Console = option("auto", help="a bar on a terminal, lines, or dllogger's lines")
+    log_to: tuple[Sink, ...] = option((), help="also log to these, which must be installed")
     evaluator: Evaluator = option("faster", help="library that computes the COCO figures")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive = ("epochs", "batch_size", "lr", "clip_norm", "eval_every", "log_every")
+        # fmt: off
+        positive = (
+            "epochs", "accumulate", "progressive", "lr", "clip_norm", "max_nonfinite", "timeout",
+            "eval_every", "eval_from", "log_every",
+        )
+        at_least_0 = (
+            "warmup_lr", "min_lr", "warmup_epochs", "cooldown_epochs", "weight_decay", "gamma",
+            "box_loss_weight", "save_minutes", "save_every", "keep", "patience",
+        )
+        # fmt: on
         _require(self, positive, lambda v: 0 < v < math.inf, "finite and above 0")
-        at_least_0 = ("warmup_lr", "warmup_epochs", "weight_decay", "gamma", "box_loss_weight")
         _require(self, at_least_0, lambda v: 0 <= v < math.inf, "finite and at least 0")
+        for name in ("batch_size", "sync_bn"):
+            if isinstance(getattr(self, name), int):
+                _require(self, (name,), lambda v: v > 0, "above 0")
         below_1 = ("momentum", "ema_decay", "label_smoothing")
         _require(self, below_1, lambda v: 0 <= v < 1, "in [0, 1)")
         _require(self, ("alpha", "flip"), lambda v: 0 <= v <= 1, "in [0, 1]")
@@ -319,6 +368,24 @@ class TrainConfig(PostprocessConfig):
             )
         if self.weights and self.backbone_weights:
             raise UsageError("give --weights or --backbone-weights, not both")
+        if self.multi_scale is not None and not (
+            0 < self.multi_scale[0] <= self.multi_scale[1] < math.inf
+        ):
+            raise UsageError(
+                "multi_scale must be two factors, above 0 and rising, got "
+                f"{self.multi_scale[0]} {self.multi_scale[1]}"
+            )
+        if self.multi_scale is not None and self.progressive > 1:
+            raise UsageError("give --multi-scale or --progressive, not both")
+        if self.lr_noise is not None and self.schedule != "nvidia":
+            raise UsageError("--lr-noise is part of --schedule nvidia")
+        if self.lr_noise is not None and not 0 <= self.lr_noise[0] < self.lr_noise[1] <= 1:
+            raise UsageError(
+                "lr_noise must be two parts of the run, in [0, 1] and rising, got "
+                f"{self.lr_noise[0]} {self.lr_noise[1]}"
+            )
+        if self.resume == "auto" and self.output is None:
+            raise UsageError("--resume auto needs --output, the folder of the run to go on with")
         model = self.model_config(num_classes=1)  # an unknown model is better told at once
         coarsest = max(-(-side // 2**model.max_level) for side in model.image_size)
         if self.batch_size == 1 and coarsest == 1 and not self.freeze_bn:
@@ -326,6 +393,11 @@ class TrainConfig(PostprocessConfig):
                 "batch norm cannot train on one image whose coarsest level is one cell; give "
                 f"--batch-size 2, --freeze-bn or more than {2**model.max_level} pixels a side"
             )
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs of the whole run, the ones at the lowest rate included."""
+        return self.epochs + self.cooldown_epochs
 
     def model_config(self, num_classes: int) -> ModelConfig:
         """The configuration of the model to train."""

@@ -38,6 +38,38 @@ class ExportError(EffdetError, RuntimeError):
     exit_code = 5
 
 
+class DivergedError(EffdetError, ArithmeticError):
+    """Losses, gradients or weights that are not finite any more."""
+
+    exit_code = 6
+
+
+class PeerError(EffdetError, RuntimeError):
+    """Another process of the group that died or hangs."""
+
+    exit_code = 7
+
+
+class DeviceMemoryError(EffdetError, MemoryError):
+    """A batch that does not fit into the device's memory."""
+
+    exit_code = 8
+
+
+class SignalError(EffdetError):
+    """A signal that asked the run to end; its state is saved.
+
+    Args:
+        signal: number of the signal.
+        text: what was saved and how to go on.
+    """
+
+    def __init__(self, signal: int, text: str) -> None:
+        super().__init__(text)
+        self.signal = signal
+        self.exit_code = 128 + signal
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """The end of an error message: the known names most like ``name``, if any is near."""
     matches = difflib.get_close_matches(name, list(known), n=count, cutoff=0.55)

@@ -168,13 +168,30 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hi
         parser.add_argument(_flag(field), type=convert, metavar=field.name.upper(), help=text)
 
 
+@dataclasses.dataclass(frozen=True)
+class _NumberOr:
+    """The type ``int | Literal["word"]``: a whole number, or one of a few words."""
+
+    words: tuple[str, ...]
+
+    @property
+    def __name__(self) -> str:
+        return " or ".join(("a whole number", *self.words))
+
+    def __call__(self, text: str) -> int | str:
+        return text if text in self.words else int(text)
+
+
 def _element(hint: object) -> tuple[Any, int | str | None]:
     """The type of one value and how many there are (None: exactly one, "+": any number)."""
     if typing.get_origin(hint) in (Union, types.UnionType):
-        (hint,) = [part for part in typing.get_args(hint) if part is not type(None)]
+        parts = [part for part in typing.get_args(hint) if part is not type(None)]
+        if len(parts) == 2 and parts[0] is int:
+            return _NumberOr(typing.get_args(parts[1])), None
+        (hint,) = parts
     if typing.get_origin(hint) is tuple:
-        parts = typing.get_args(hint)
-        return parts[0], "+" if parts[-1] is Ellipsis else len(parts)
+        items = typing.get_args(hint)
+        return items[0], "+" if items[-1] is Ellipsis else len(items)
     return hint, None
 
 
@@ -198,6 +215,10 @@ def _scalar(kind: Any, key: str, value: Any, path: str | Path) -> Any:
             choices = ", ".join(map(str, typing.get_args(kind)))
             raise UsageError(f"{path}: {key} must be one of {choices}, found {value!r}")
         return value
+    if isinstance(kind, _NumberOr):
+        if value in kind.words:
+            return value
+        kind = int
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         with contextlib.suppress(OverflowError):
             return float(value)
