@@ -7,50 +7,61 @@
 Without ``--data`` the built-in set of shapes is used; ``--help`` lists every option.
 """
 
+import contextlib
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from effdet import __version__, distributed, flags
-from effdet.anchors import build_anchors, num_anchors
+from effdet import __version__, distributed, flags, processes
+from effdet.anchors import Anchors, num_anchors
 from effdet.config import ModelConfig, TrainConfig, select_postprocess
 from effdet.data import (
     CocoDataset,
     EvalTransform,
+    ImageSizes,
     Loader,
     TrainTransform,
     build_eval_loader,
     build_train_loader,
     locate_split,
 )
-from effdet.errors import UsageError, run
-from effdet.evaluation import CocoEvaluator, GroundTruth, evaluate
+from effdet.errors import DivergedError, EffdetError, SignalError, run
+from effdet.evaluation import CocoEvaluator, GroundTruth, Metrics, diagnose, evaluate
 from effdet.losses import DetectionLoss
 from effdet.metrics import RunLog
 from effdet.models import EfficientDet, build_model, trainable_parameters
 from effdet.postprocess import Postprocess
-from effdet.precision import autocast_dtype, build_scaler
+from effdet.precision import autocast_dtype, build_scaler, set_tf32, slow_amp_warning
 from effdet.presets import PRESETS
 from effdet.structures import ClassMap
 from effdet.training import (
     BEST,
+    FAILED_SAVES,
     Checkpointer,
+    Control,
     ModelEma,
+    Peers,
+    Progress,
     Trainer,
     build_optimizer,
     build_schedule,
-    create_run_folder,
-    load_resumed,
-    resume_path,
+    explained_memory_errors,
+    find_batch_size,
+    open_run,
+    save_batches,
+    saved_settings,
     seed_epoch,
+    synchronize_batch_norm,
     train_one_epoch,
 )
 from effdet.weights import load_backbone, load_detector_weights
+
+DIAGNOSED = 3
+"""Validations at the beginning after which an AP of 0 is looked into."""
 
 
 def main() -> None:
@@ -61,97 +72,237 @@ def main() -> None:
         program="train.py",
         description="Train an EfficientDet on a data set in COCO layout.",
         presets=PRESETS,
-        saved=saved_config,
+        saved=saved_settings,
     )
+    if distributed.is_launched():
+        processes.die_with_parent()
     device = distributed.pick_device(config.device)
-    with distributed.process_group(device):
+    with distributed.process_group(device, config.timeout):
         train(config, device)
 
 
 def train(config: TrainConfig, device: torch.device) -> None:
     """The whole run, on every process."""
     torch.manual_seed(config.seed)
+    torch.autograd.set_detect_anomaly(config.detect_anomaly)
+    set_tf32(config.tf32)
+    with contextlib.ExitStack() as stack:
+        # The folder and who watches over it
+        run = open_run(config, stack)
+        log = stack.enter_context(
+            RunLog(
+                run.folder if distributed.is_main() else None,
+                epochs=config.total_epochs,
+                console=config.console,
+                log_to=config.log_to,
+                name=run.folder.name,
+            )
+        )
+        peers = stack.enter_context(
+            Peers(config.timeout, on_end=log.failed, program="train.py")
+        )
+        control = stack.enter_context(Control(config.save_minutes))
 
-    # Data and model
-    train_set, val_set = build_datasets(config)
-    class_map, truth = train_set.class_map, GroundTruth.load(val_set.annotations)
-    model_config = config.model_config(num_classes=len(class_map))
-    train_loader, val_loader = build_loaders(config, model_config, train_set, val_set, device)
-    model = build_model(model_config, channels_last=config.channels_last)
-    origin = load_initial_weights(model, config, class_map)
-    model.to(device)
+        # Data and model
+        train_set, val_set = build_datasets(config)
+        class_map, truth = train_set.class_map, GroundTruth.load(val_set.annotations)
+        model_config = config.model_config(num_classes=len(class_map))
+        sizes = image_sizes(config, model_config)
+        model = build_model(model_config, channels_last=config.channels_last)
+        origin = load_initial_weights(model, config, class_map)
+        model.to(device)
+        anchors = Anchors(model_config, device)
 
-    # What it is trained towards
-    anchors = build_anchors(model_config, device=device)
-    postprocess = Postprocess(
-        anchors=anchors, config=select_postprocess(config), class_map=class_map
-    )
-
-    # Optimization
-    trainer = build_trainer(config, model, anchors, len(train_loader), device)
-    folder = open_folder(config)
-    checkpointer = Checkpointer(folder, config, model_config, class_map)
-    first_epoch = 1
-    if config.resume is not None:
-        first_epoch = checkpointer.restore(
-            trainer, load_resumed(config.resume), resume_path(config.resume), len(train_loader)
+        # Optimization
+        if config.batch_size == "auto":
+            found = largest_batch_size(config, model, anchors, sizes.largest, device)
+            config = dataclasses.replace(config, batch_size=found)
+        train_loader, val_loader = build_loaders(
+            config, model_config, sizes, train_set, val_set, device
+        )
+        step_images = config.images_per_step(distributed.world_size())
+        steps_per_epoch = len(train_set) // step_images
+        trainer = build_trainer(config, model, anchors, steps_per_epoch, device)
+        if distributed.world_size() > 1:
+            with explained_memory_errors(config, sizes.largest, device):
+                trainer.rehearse(sizes.largest, config.images_per_pass, config.accumulate)
+        postprocess = Postprocess(
+            anchors=anchors(model_config.image_size),
+            config=select_postprocess(config),
+            class_map=class_map,
         )
 
-    with RunLog(folder, epochs=config.epochs, steps_per_epoch=len(train_loader)) as log:
-        log.resume_at(trainer.step)
+        # Where it goes on
+        progress = Progress()
+        checkpointer = Checkpointer(
+            log.folder, config, model_config, class_map, steps_per_epoch, log.warn
+        )
+        history: list[dict[str, Any]] = []
+        if run.resumed is not None:
+            origin = f"as saved in {run.resumed.path}"
+            history = checkpointer.restore(
+                trainer, progress, run.resumed.checkpoint, run.resumed.path
+            )
+        log.begin(steps_per_epoch=steps_per_epoch, step=trainer.step, history=history)
         introduce(log, config, model, train_set, val_set, train_loader, device)
         log.say(f"weights  {origin}")
-        for epoch in range(first_epoch, config.epochs + 1):
-            train_loader.set_epoch(epoch)
-            seed_epoch(config.seed, epoch)
+
+        def attend(images: int = 0, phase: str = "training") -> None:
+            """Between two steps: say that we are alive, and do what all processes are told."""
+            progress.images += images
+            peers.beat(trainer.step, phase)
+            log.tick(progress.images // step_images)
+            orders = control.poll()
+            if orders.failed:
+                raise EffdetError(f"{FAILED_SAVES} checkpoints in a row could not be written")
+            if orders.signal or orders.save:
+                must = orders.signal != 0
+                checkpointer.save(trainer, progress, log.history, must=must)
+                control.failed = checkpointer.failures >= FAILED_SAVES
+            if orders.signal:
+                raise SignalError(orders.signal, going_on(run.folder, trainer.step))
+
+        while progress.epoch <= config.total_epochs and not out_of_patience(config, progress):
+            epoch = progress.epoch
+            train_loader.set_position(epoch, progress.images)
+            if progress.images == 0:
+                progress.begin_epoch()
+                seed_epoch(config.seed, epoch)
             log.begin_epoch(epoch)
-            values = train_one_epoch(
-                trainer, train_loader, log_every=config.log_every, report=log.step
-            )
-            figures: Mapping[str, float | None] = {}
-            if epoch % config.eval_every == 0 or epoch == config.epochs:
+            try:
+                with explained_memory_errors(config, sizes.largest, device):
+                    train_one_epoch(
+                        trainer,
+                        train_loader,
+                        progress.meter,
+                        accumulate=config.accumulate,
+                        log_every=config.log_every,
+                        report=log.step,
+                        after_step=attend,
+                    )
+            except DivergedError as error:
+                progress.images += step_images if error.batches else 0
+                checkpointer.save(trainer, progress, log.history)
+                raise keep_diverged(error, run.folder, trainer, train_set, progress) from error
+            values = progress.meter.means()
+            figures: dict[str, Any] = {}
+            if is_validated(config, epoch):
                 log.status("validating")
-                evaluator = CocoEvaluator(truth, class_map, config.evaluator)
-                figures = evaluate(
-                    trainer.weights_to_validate(),
+                figures, evaluator = validate(
+                    trainer,
+                    config,
                     val_loader,
                     postprocess,
-                    evaluator,
-                    device=device,
-                    dtype=trainer.dtype,
-                    channels_last=config.channels_last,
-                ).figures
-            checkpointer.save(trainer, epoch, figures)
-            log.end_epoch(values, figures)
-        log.finish({"best_AP": checkpointer.best})
-        log.say(f"weights in {folder}; validate them with:")
-        log.say(f"    python validate.py --data {config.data} --weights {folder}/{BEST}")
-
-
-RESUMABLE = {
-    "resume", "device", "workers", "data", "train_annotations", "train_images", "val_annotations",
-    "val_images", "eval_every", "log_every", "evaluator", "epochs", "batch_size",
-}  # fmt: skip
-"""What may change when a run goes on; the rest is part of what it is."""
-
-
-def saved_config(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings of the run that ``--resume`` continues.
-
-    Raises:
-        UsageError: where an option beside ``--resume`` would make it another run.
-    """
-    if "resume" not in given:
-        return {}
-    for name in given:
-        if name not in RESUMABLE:
-            raise UsageError(
-                f"--{name.replace('_', '-')} cannot change when a run goes on; for a new run give "
-                "--weights and --output instead of --resume"
+                    lambda: CocoEvaluator(truth, class_map, config.evaluator),
+                    poll=lambda: attend(phase="validation"),
+                )
+                if not figures["AP"] and progress.validations < DIAGNOSED and distributed.is_main():
+                    log.say(diagnose(evaluator, truth, class_map))
+            is_best = bool(figures) and progress.judge(figures["AP"])
+            log.end_epoch(values | {"lr": trainer.schedule(trainer.step - 1)}, figures)
+            progress.end_epoch()
+            last = progress.epoch > config.total_epochs or out_of_patience(config, progress)
+            checkpointer.save(
+                trainer, progress, log.history, figures, is_best=is_best, must=last
             )
-    known = {field.name for field in dataclasses.fields(TrainConfig)}
-    saved: Mapping[str, Any] = load_resumed(given["resume"]).training["config"]
-    return {name: value for name, value in saved.items() if name in known}
+            control.failed = checkpointer.failures >= FAILED_SAVES
+        if out_of_patience(config, progress):
+            log.say(f"no higher AP in {progress.stale} validations: the run ends here")
+        log.finish({"best_AP": progress.best_ap})
+        log.say(f"weights in {run.folder}; validate them with:")
+        log.say(f"    python validate.py --data {config.data} --weights {run.folder}/{BEST}")
+
+
+def validate(
+    trainer: Trainer,
+    config: TrainConfig,
+    loader: Loader,
+    postprocess: Postprocess,
+    new_evaluator: Callable[[], CocoEvaluator],
+    poll: Callable[[], None],
+) -> tuple[dict[str, Any], CocoEvaluator]:
+    """COCO figures of the better of averaged and raw weights, and the evaluator of these.
+
+    The figures are those of COCO, ``weights`` names whose they are, and ``AP_ema`` and ``AP_raw``
+    are the APs of all that were validated.
+    """
+    results: dict[str, tuple[Metrics, CocoEvaluator]] = {}
+    for name, model in trainer.weights_to_validate(config.eval_weights).items():
+        evaluator = new_evaluator()
+        metrics = evaluate(
+            model,
+            loader,
+            postprocess,
+            evaluator,
+            device=trainer.device,
+            dtype=trainer.dtype,
+            channels_last=config.channels_last,
+            poll=poll,
+            rounds=loader.rounds,
+        )
+        results[name] = metrics, evaluator
+    aps = {name: metrics.figures["AP"] for name, (metrics, _) in results.items()}
+    better = max(results, key=lambda name: -1.0 if aps[name] is None else aps[name])
+    metrics, evaluator = results[better]
+    of_each = {f"AP_{name}": ap for name, ap in aps.items()}
+    return {**metrics.figures, "weights": better, **of_each}, evaluator
+
+
+def is_validated(config: TrainConfig, epoch: int) -> bool:
+    """Whether the weights after ``epoch`` are validated; the last ones always are."""
+    due = epoch >= config.eval_from and epoch % config.eval_every == 0
+    return due or epoch == config.total_epochs
+
+
+def out_of_patience(config: TrainConfig, progress: Progress) -> bool:
+    """Whether there was no higher AP for so long that the run is given up."""
+    return 0 < config.patience <= progress.stale
+
+
+def going_on(folder: Path, step: int) -> str:
+    """What to tell whoever ended the run."""
+    return f"ended by a signal and saved at step {step}; go on with --resume {folder}"
+
+
+def keep_diverged(
+    error: DivergedError,
+    folder: Path,
+    trainer: Trainer,
+    train_set: CocoDataset,
+    progress: Progress,
+) -> DivergedError:
+    """The error, with the names of the last images and the file that keeps them."""
+    if not error.batches:
+        return error
+    path = folder / f"diverged-rank{distributed.rank()}.pt"
+    try:
+        save_batches(path, error.batches, epoch=progress.epoch, step=trainer.step)
+    except OSError as failure:
+        return DivergedError(f"{error}; the batch could not be kept: {failure}")
+    ids = [target.image_id for batch in error.batches for target in batch.targets]
+    names = train_set.names_of(ids[:4])
+    more = f" and {len(ids) - 4} more" if len(ids) > 4 else ""
+    return DivergedError(f"{error}; the last batch ({', '.join(names)}{more}) is kept in {path}")
+
+
+def largest_batch_size(
+    config: TrainConfig,
+    model: EfficientDet,
+    anchors: Anchors,
+    image_size: tuple[int, int],
+    device: torch.device,
+) -> int:
+    """The batch size that ``--batch-size auto`` means on this GPU, the same on all processes."""
+    # The wrapper of distributed training would talk to processes that try another size.
+    one = dataclasses.replace(config, batch_size=1, normalizer="process", sync_bn=1)
+    trainer = build_trainer(one, model, anchors, 1, device, alone=True)
+    return find_batch_size(
+        lambda size: trainer.rehearse(image_size, size, 1),
+        model=model,
+        optimizer=trainer.optimizer,
+        device=device,
+        limit=4096,
+    )
 
 
 def build_datasets(config: TrainConfig) -> tuple[CocoDataset, CocoDataset]:
@@ -166,24 +317,45 @@ def build_datasets(config: TrainConfig) -> tuple[CocoDataset, CocoDataset]:
     return train_set, CocoDataset(*val_files, class_map=train_set.class_map)
 
 
+def image_sizes(config: TrainConfig, model_config: ModelConfig) -> ImageSizes:
+    """The size of the training images of every step."""
+    return ImageSizes(
+        model_config.image_size,
+        epochs=config.total_epochs,
+        multi_scale=config.multi_scale,
+        stages=config.progressive,
+        seed=config.seed,
+    )
+
+
 def build_loaders(
     config: TrainConfig,
     model_config: ModelConfig,
+    sizes: ImageSizes,
     train_set: CocoDataset,
     val_set: CocoDataset,
     device: torch.device,
 ) -> tuple[Loader, Loader]:
     """Augmented, shuffled batches to train on, and letterboxed ones to validate on."""
     model_input = (model_config.image_size, model_config.mean, model_config.std)
-    jitter = (config.jitter_min, config.jitter_max)
     loading: dict[str, Any] = {
         "batch_size": config.batch_size,
         "num_workers": distributed.num_workers(config.workers),
         "device": device,
+        "timeout": config.timeout,
     }
-    augment = TrainTransform(*model_input, jitter=jitter, flip=config.flip)
+    augment = TrainTransform(
+        *model_input, jitter=(config.jitter_min, config.jitter_max), flip=config.flip
+    )
     return (
-        build_train_loader(train_set, augment, seed=config.seed, **loading),
+        build_train_loader(
+            train_set,
+            augment,
+            seed=config.seed,
+            accumulate=config.accumulate,
+            sizes=sizes,
+            **loading,
+        ),
         build_eval_loader(val_set, EvalTransform(*model_input), **loading),
     )
 
@@ -191,56 +363,60 @@ def build_loaders(
 def build_trainer(
     config: TrainConfig,
     model: EfficientDet,
-    anchors: Tensor,
+    anchors: Anchors,
     steps_per_epoch: int,
     device: torch.device,
+    *,
+    alone: bool = False,
 ) -> Trainer:
-    """Loss, optimizer, schedule, scaler and weight average around ``model``."""
+    """Loss, optimizer, schedule, scaler and weight average around ``model``.
+
+    ``alone``, it is not wrapped for distributed training.
+    """
     dtype = autocast_dtype(device, config.amp, config.amp_dtype)
+    # Optimizer and average hold the model's tensors, which stay the same when it is wrapped.
+    optimizer = build_optimizer(
+        model,
+        kind=config.optimizer,
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
+    ema = ModelEma(model, config.ema_decay) if config.ema_decay > 0 else None
+    synchronized = synchronize_batch_norm(model, config.sync_bn, device)
     return Trainer(
-        model=distributed.wrap(model, device),
+        model=synchronized if alone else distributed.wrap(synchronized, device),
         criterion=DetectionLoss(
             anchors,
             alpha=config.alpha,
             gamma=config.gamma,
             label_smoothing=config.label_smoothing,
             box_loss_weight=config.box_loss_weight,
+            share=config.normalizer,
         ),
-        optimizer=build_optimizer(
-            model,
-            kind=config.optimizer,
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        ),
+        optimizer=optimizer,
         schedule=build_schedule(
+            kind=config.schedule,
             lr=config.lr,
             warmup_lr=config.warmup_lr,
             warmup_epochs=config.warmup_epochs,
+            min_lr=config.min_lr,
             epochs=config.epochs,
+            cooldown_epochs=config.cooldown_epochs,
             steps_per_epoch=steps_per_epoch,
-            global_batch=config.batch_size * distributed.world_size(),
-            kind=config.schedule,
+            global_batch=config.images_per_step(distributed.world_size()),
+            noise=config.lr_noise,
+            seed=config.seed,
         ),
         scaler=build_scaler(device, dtype),
-        ema=ModelEma(model, config.ema_decay) if config.ema_decay > 0 else None,
+        ema=ema,
         device=device,
         dtype=dtype,
         channels_last=config.channels_last,
         clip_norm=config.clip_norm,
         freeze_bn=config.freeze_bn,
+        max_nonfinite=config.max_nonfinite,
     )
-
-
-def open_folder(config: TrainConfig) -> Path | None:
-    """The run folder with its ``config.yaml``; None on all processes but the first."""
-    if not distributed.is_main():
-        return None
-    if config.resume is not None:
-        return resume_path(config.resume).parent
-    folder = create_run_folder(config.output, config.model)
-    flags.save_yaml(config, folder / "config.yaml", leave_out=("output",))
-    return folder
 
 
 def introduce(
@@ -253,8 +429,9 @@ def introduce(
     device: torch.device,
 ) -> None:
     """Say what is about to be trained on what."""
-    log.parameters(dataclasses.asdict(config))
     world = distributed.world_size()
+    log.parameters(dataclasses.asdict(config))
+    log.environment(device, world)
     size = " x ".join(map(str, model.config.image_size))
     log.say(f"effdet {__version__}  torch {torch.__version__}  {device} x {world}")
     log.say(f"train    {train_set.report}")
@@ -265,13 +442,16 @@ def introduce(
         f"model    {config.model}  {trainable_parameters(model):,} parameters  input {size}  "
         f"{num_anchors(model.config):,} anchors  {model.config.num_classes} classes"
     )
-    log.say(f"run      {log.folder}  {config.epochs} epochs  batch {config.batch_size} x {world}")
+    batch = f"{config.batch_size} x {world}"
+    if config.accumulate > 1:
+        batch += f" x {config.accumulate} accumulated"
+    log.say(f"run      {log.folder}  {config.total_epochs} epochs  batch {batch}")
+    if config.amp and (warning := slow_amp_warning(device)) is not None:
+        log.warn(warning)
 
 
 def load_initial_weights(model: EfficientDet, config: TrainConfig, class_map: ClassMap) -> str:
     """Fill the model from the weights that were asked for; one line says what was taken."""
-    if config.resume is not None:
-        return f"as saved by the run in {config.resume}"
     if config.weights is not None:
         return load_detector_weights(model, class_map, config.weights)
     if config.backbone_weights is not None:

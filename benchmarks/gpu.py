@@ -26,14 +26,14 @@ from gpu_checks import check_all
 from measuring import RESULTS, write_result
 from torch import Tensor
 
-from effdet.anchors import build_anchors
+from effdet.anchors import Anchors, build_anchors
 from effdet.config import NMS, PostprocessConfig, model_config
 from effdet.levels import flatten_levels
 from effdet.losses import DetectionLoss
 from effdet.models.efficientdet import build_model
 from effdet.ops import build_info
 from effdet.postprocess import Postprocess
-from effdet.structures import Target
+from effdet.structures import Batch, Target
 from effdet.training.ema import ModelEma
 from effdet.training.optimizer import build_optimizer
 
@@ -360,7 +360,7 @@ def train_step() -> dict[str, Any]:
     """
     config = model_config(MODEL)
     model = build_model(config).cuda().train()
-    criterion = DetectionLoss(build_anchors(config, device="cuda"))
+    criterion = DetectionLoss(Anchors(config, "cuda"))
     optimizer = build_optimizer(model, lr=1e-3, momentum=0.9, weight_decay=4e-5)
     ema = ModelEma(model, 0.999)
     images = torch.randn(BATCH, 3, *config.image_size, device="cuda")
@@ -370,13 +370,16 @@ def train_step() -> dict[str, Any]:
         Target(boxes=b, labels=labels, crowd=crowd, image_id=i, scale=1.0, size=config.image_size)
         for i, b in enumerate(random_boxes(BATCH, 8))
     ]
+    batch = Batch(images=images, targets=targets)
     loss = torch.zeros((), device="cuda")
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cuda", dtype=torch.bfloat16):
             cls_logits, box_deltas = model(images)
-        total = criterion(cls_logits, box_deltas, targets)["loss"]
+        assignment = criterion.assign(batch)
+        normalizer = criterion.normalizer([assignment])
+        total = criterion(cls_logits, box_deltas, assignment, normalizer)["loss"]
         total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()

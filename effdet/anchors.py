@@ -46,6 +46,25 @@ def build_anchors(
     return boxes.to(device=device, dtype=torch.float32)
 
 
+class Anchors:
+    """The anchors of a model by image size, made once each.
+
+    Args:
+        config: the model.
+        device: where they are wanted.
+    """
+
+    def __init__(self, config: ModelConfig, device: torch.device | str | None = None) -> None:
+        self.config, self.device = config, device
+        self._by_size: dict[tuple[int, int], Tensor] = {}
+
+    def __call__(self, image_size: tuple[int, int]) -> Tensor:
+        """``[A, 4]`` float32 xyxy anchors of ``(height, width)`` images."""
+        if image_size not in self._by_size:
+            self._by_size[image_size] = build_anchors(self.config, image_size, self.device)
+        return self._by_size[image_size]
+
+
 def _level_anchors(
     image_size: tuple[int, int], feature_size: tuple[int, int], config: ModelConfig
 ) -> Tensor:

@@ -399,6 +399,16 @@ class TrainConfig(PostprocessConfig):
         """Epochs of the whole run, the ones at the lowest rate included."""
         return self.epochs + self.cooldown_epochs
 
+    @property
+    def images_per_pass(self) -> int:
+        """The batch size, which must be a number by now."""
+        assert isinstance(self.batch_size, int)
+        return self.batch_size
+
+    def images_per_step(self, processes: int) -> int:
+        """The global batch of one optimizer step."""
+        return self.images_per_pass * self.accumulate * processes
+
     def model_config(self, num_classes: int) -> ModelConfig:
         """The configuration of the model to train."""
         changes: dict[str, Any] = {"num_classes": num_classes, "padding": self.padding}

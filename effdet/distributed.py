@@ -2,7 +2,7 @@
 """One process or many: everything that knows about ranks."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from effdet.errors import UsageError
+from effdet.errors import DivergedError, SignalError, UsageError
 
 
 def is_launched() -> bool:
@@ -66,22 +66,39 @@ def pick_device(name: str | None = None) -> torch.device:
     return device
 
 
+_host: dist.ProcessGroup | None = None
+
+
 @contextmanager
-def process_group(device: torch.device, timeout_minutes: float = 30.0) -> Iterator[None]:
-    """The group torchrun asked for: NCCL on GPUs, gloo on CPUs; nothing for a single process."""
+def process_group(device: torch.device, timeout: float = 1800.0) -> Iterator[None]:
+    """The group torchrun asked for: NCCL on GPUs, gloo on CPUs; nothing for a single process.
+
+    A second group, always gloo, carries what the hosts say to each other without the GPUs.
+
+    Args:
+        device: where this process works.
+        timeout: seconds after which waiting for another process is an error.
+    """
+    global _host
     if not is_launched():
         yield
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(
         backend,
-        timeout=timedelta(minutes=timeout_minutes),
+        timeout=timedelta(seconds=timeout),
         device_id=device if device.type == "cuda" else None,
     )
+    _host = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
     try:
         yield
-    finally:
-        dist.destroy_process_group()
+    except Exception as error:
+        # Where one process failed, waiting for the others may never end; these fail together.
+        if isinstance(error, SignalError | DivergedError):
+            dist.destroy_process_group()
+        raise
+    _host = None
+    dist.destroy_process_group()
 
 
 def wrap(model: nn.Module, device: torch.device) -> nn.Module:
@@ -93,6 +110,39 @@ def wrap(model: nn.Module, device: torch.device) -> nn.Module:
         device_ids=[device.index] if device.type == "cuda" else None,
         gradient_as_bucket_view=True,
     )
+
+
+class HostMaximum:
+    """The largest of every process's numbers, gathered while the work goes on.
+
+    Args:
+        size: how many numbers.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._values = torch.zeros(size, dtype=torch.int64)
+        self._work: dist.Work | None = None
+
+    def exchange(self, values: Sequence[int]) -> list[int]:
+        """Hand in ``values`` and get the maxima of what all handed in at the call before.
+
+        Every process must call it equally often. Alone, the maxima are those of this call.
+        """
+        if not is_initialized():
+            return list(values)
+        maxima = self.finish()
+        self._values = torch.tensor(values, dtype=torch.int64)
+        self._work = dist.all_reduce(
+            self._values, dist.ReduceOp.MAX, group=_host, async_op=True
+        )
+        return maxima
+
+    def finish(self) -> list[int]:
+        """The maxima of the last exchange, with nothing left on the way."""
+        if self._work is not None:
+            self._work.wait()
+            self._work = None
+        return [int(value) for value in self._values.tolist()]
 
 
 def num_workers(wanted: int | None) -> int:
@@ -130,7 +180,7 @@ def gather_to_main(value: Any) -> list[Any] | None:
     if not is_initialized():
         return [value]
     gathered: list[Any] | None = [None] * world_size() if is_main() else None
-    dist.gather_object(value, gathered)
+    dist.gather_object(value, gathered, group=_host)
     return gathered
 
 
@@ -139,5 +189,5 @@ def broadcast_from_main(value: Any) -> Any:
     if not is_initialized():
         return value
     holder = [value]
-    dist.broadcast_object_list(holder)
+    dist.broadcast_object_list(holder, group=_host)
     return holder[0]

@@ -5,7 +5,8 @@ import difflib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 
 class EffdetError(Exception):
@@ -39,9 +40,14 @@ class ExportError(EffdetError, RuntimeError):
 
 
 class DivergedError(EffdetError, ArithmeticError):
-    """Losses, gradients or weights that are not finite any more."""
+    """Losses, gradients or weights that are not finite any more.
+
+    Attributes:
+        batches: of the last step, where there was one.
+    """
 
     exit_code = 6
+    batches: Sequence[Any] = ()
 
 
 class PeerError(EffdetError, RuntimeError):

@@ -21,12 +21,14 @@ class Assignment:
     """What every anchor should predict.
 
     Attributes:
+        anchors: ``[A, 4]`` float32 xyxy that were matched.
         cls_targets: ``[B, A]`` int32 class index, ``BACKGROUND`` or ``IGNORE``.
         matched: ``[B, A]`` int32 index of the anchor's box, or the same two.
         boxes: ``[B, M, 4]`` float32 xyxy that ``matched`` points into.
         num_foreground: ``[]`` float32, anchors with an object in the whole batch.
     """
 
+    anchors: Tensor
     cls_targets: Tensor
     matched: Tensor
     boxes: Tensor
@@ -48,6 +50,7 @@ def assign_targets(anchors: Tensor, targets: list[Target]) -> Assignment:
         anchors, boxes, labels, foreground_iou=FOREGROUND_IOU, crowd_overlap=CROWD_OVERLAP
     )
     return Assignment(
+        anchors=anchors,
         cls_targets=assignment.cls_targets,
         matched=assignment.matched,
         boxes=boxes,

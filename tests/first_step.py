@@ -12,7 +12,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from effdet import distributed
-from effdet.anchors import build_anchors
+from effdet.anchors import Anchors
 from effdet.config import model_config
 from effdet.data import CocoDataset, TrainTransform, build_train_loader, locate
 from effdet.losses import DetectionLoss
@@ -34,7 +34,7 @@ def main(data: str, global_batch: int, output: str) -> None:
     model = build_model(config)
     trainer = Trainer(
         model=distributed.wrap(model, torch.device("cpu")),
-        criterion=DetectionLoss(build_anchors(config)),
+        criterion=DetectionLoss(Anchors(config)),
         optimizer=build_optimizer(model, lr=0.1, momentum=0.9, weight_decay=0.0),
         schedule=build_schedule(
             lr=0.1, warmup_lr=0.1, warmup_epochs=0, epochs=1, steps_per_epoch=1, global_batch=64

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from effdet import distributed
 from effdet.levels import as_one_level
 from effdet.losses import DetectionLoss
-from effdet.structures import Target
+from effdet.structures import Batch, Target
 from tests import golden
 
 ANCHORS = torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]])
@@ -46,8 +46,10 @@ def losses_of(
     **settings: Any,
 ) -> dict[str, Tensor]:
     """The losses of ``[B, A, K]`` logits and ``[B, A, 4]`` deltas."""
-    criterion = DetectionLoss(anchors, **settings)
-    return criterion(as_one_level(logits), as_one_level(deltas), targets)
+    criterion = DetectionLoss(lambda size: anchors, **settings)
+    assignment = criterion.assign(Batch(images=torch.zeros(len(targets), 3, 64, 64), targets=targets))
+    normalizer = criterion.normalizer([assignment])
+    return criterion(as_one_level(logits), as_one_level(deltas), assignment, normalizer)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

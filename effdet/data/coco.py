@@ -229,6 +229,11 @@ class CocoDataset:
         name: bytes = self._names[index]
         return self.images / name.decode()
 
+    def names_of(self, image_ids: Iterable[int]) -> list[str]:
+        """File names of images by their ids."""
+        index_of = {int(image_id): index for index, image_id in enumerate(self.image_ids)}
+        return [self.path(index_of[image_id]).name for image_id in image_ids]
+
     def target(self, index: int) -> Target:
         """The target at ``index`` without reading its image."""
         start, end = (int(offset) for offset in self._offsets[index : index + 2])

@@ -1,34 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The checkpoints of a run: ``last.pt`` to continue from, ``best.pt`` to use."""
+"""What a run saves and how it comes back from there."""
 
-import contextlib
 import dataclasses
-import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import torch
+
+from effdet import distributed
 from effdet.config import ModelConfig, TrainConfig
-from effdet.errors import WeightsError
-from effdet.files import new_folder
+from effdet.errors import EffdetError, WeightsError
 from effdet.structures import ClassMap
 from effdet.training.engine import Trainer
-from effdet.weights import Checkpoint, load_checkpoint, load_state, save_checkpoint
+from effdet.training.progress import Progress, random_state, set_random_state
+from effdet.training.run_folder import BEST, save_best, save_epoch, save_last
+from effdet.weights import Checkpoint, load_state
 
-LAST, BEST = "last.pt", "best.pt"
+FAILED_SAVES = 3
+"""Checkpoints in a row that could not be written before a run gives up."""
 
 
 class Checkpointer:
     """Writes a run's checkpoints and brings a run back from one.
 
+    All processes call its methods at the same step; only the main one writes.
+
     Args:
-        folder: the run folder; None (on all processes but the first) writes nothing.
+        folder: the run folder; None on all processes but the first.
         config: the run's settings.
         model_config: the model's.
         class_map: what its outputs mean.
+        steps_per_epoch: with the processes and batches of now.
+        warn: takes one line for the person who watches.
 
     Attributes:
-        best: highest AP so far.
+        failures: saves in a row that failed.
     """
 
     def __init__(
@@ -37,48 +45,89 @@ class Checkpointer:
         config: TrainConfig,
         model_config: ModelConfig,
         class_map: ClassMap,
+        steps_per_epoch: int,
+        warn: Callable[[str], None],
     ) -> None:
         self.folder = folder
         self.config = config
         self.model_config = model_config
         self.class_map = class_map
-        self.best = float("-inf")
+        self.steps_per_epoch = steps_per_epoch
+        self.warn = warn
+        self.failures = 0
 
-    def save(self, trainer: Trainer, epoch: int, figures: Mapping[str, float | None]) -> None:
-        """Write ``last.pt`` after ``epoch``, and ``best.pt`` where its AP is the highest so far.
+    def save(
+        self,
+        trainer: Trainer,
+        progress: Progress,
+        history: Sequence[Mapping[str, Any]],
+        figures: Mapping[str, Any] = MappingProxyType({}),
+        *,
+        is_best: bool = False,
+        must: bool = False,
+    ) -> None:
+        """Write ``last.pt``, ``best.pt`` and, where this epoch is to be kept, ``epoch-N.pt``.
+
+        A disk that is full for a while costs a warning: ``last.pt`` stays as it was.
 
         Args:
             trainer: the state to save.
-            epoch: epochs done.
-            figures: COCO figures of this epoch, empty where it was not validated.
+            progress: where it goes on.
+            history: a row of values an epoch.
+            figures: of the epoch that has just ended, where it was validated.
+            is_best: whether they are the best so far.
+            must: let an error through, since there is no later try.
+
+        Raises:
+            EffdetError: on the main process, where it cannot be written and ``must`` is set.
         """
-        is_best = bool(figures) and (ap := _ap(figures)) > self.best
-        if is_best:
-            self.best = ap
-        if self.folder is None:
+        ranks = distributed.gather_to_main(
+            {"random": random_state(trainer.device), "meter": progress.meter.state_dict()}
+        )
+        if self.folder is None or ranks is None:
             return
+        ended = progress.images == 0
+        metrics = {"epoch": progress.epoch - ended, **figures}
         checkpoint = Checkpoint(
             model_config=self.model_config,
             class_map=self.class_map,
             model=trainer.bare_model.state_dict(),
             ema=None if trainer.ema is None else trainer.ema.module.state_dict(),
-            metrics={"epoch": epoch, **figures},
-            training=self._training_state(trainer, epoch),
+            chosen=figures.get("weights", "raw" if trainer.ema is None else "ema"),
+            metrics=metrics,
+            training=self._training_state(trainer, progress, history, ranks),
         )
-        # The best first: last.pt names the best AP, and a run killed in between must not lose it.
-        if is_best:
-            save_checkpoint(dataclasses.replace(checkpoint, training={}), self.folder / BEST)
-        save_checkpoint(checkpoint, self.folder / LAST)
+        try:
+            # The best first: last.pt names the best AP, and a run killed in between must not
+            # lose it.
+            if is_best:
+                save_best(self.folder, dataclasses.replace(checkpoint, training={}))
+            save_last(self.folder, checkpoint)
+            every = self.config.save_every
+            if every and ended and metrics["epoch"] % every == 0:
+                save_epoch(self.folder, checkpoint, metrics["epoch"], self.config.keep)
+        except OSError as error:
+            self.failures += 1
+            if must:
+                raise
+            self.warn(f"{error}; the run goes on, {FAILED_SAVES - self.failures} more tries")
+        else:
+            self.failures = 0
 
     def restore(
-        self, trainer: Trainer, checkpoint: Checkpoint, source: Path, steps_per_epoch: int
-    ) -> int:
-        """Put the state of ``checkpoint`` into ``trainer`` and return the next epoch, from 1.
+        self, trainer: Trainer, progress: Progress, checkpoint: Checkpoint, source: Path
+    ) -> list[dict[str, Any]]:
+        """Put the state of ``checkpoint`` into ``trainer`` and ``progress``.
 
-        The schedule goes on where the epoch ended, also with another number of steps an epoch
-        because more or fewer processes share the work.
+        With another number of processes the same images follow in the same order, cut into other
+        batches; the schedule goes on at the same part of the run.
+
+        Returns:
+            The history of the run, a row an epoch.
+
+        Raises:
+            WeightsError: for a checkpoint of other classes, another model, or a damaged one.
         """
-        training = checkpoint.training
         if checkpoint.class_map != self.class_map:
             raise WeightsError(
                 f"{source}: the run was on other classes than the data has now; to start from its "
@@ -88,74 +137,68 @@ class Checkpointer:
         if trainer.ema is not None and checkpoint.ema is not None:
             load_state(trainer.ema.module, checkpoint.ema, source)
         try:
-            if trainer.ema is not None:
-                trainer.ema.updates = training["ema_updates"]
-            trainer.optimizer.load_state_dict(training["optimizer"])
-            if training["scaler"] and trainer.scaler.is_enabled():
-                trainer.scaler.load_state_dict(training["scaler"])
-            trainer.step = training["epoch"] * steps_per_epoch
-            self.best = float(training["best"])
-            return int(training["epoch"]) + 1
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            return self._restore(trainer, progress, checkpoint.training)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            if isinstance(error, EffdetError):
+                raise
             raise WeightsError(f"{source}: damaged training state ({error!r})") from error
 
-    def _training_state(self, trainer: Trainer, epoch: int) -> dict[str, Any]:
+    def _training_state(
+        self,
+        trainer: Trainer,
+        progress: Progress,
+        history: Sequence[Mapping[str, Any]],
+        ranks: list[Any],
+    ) -> dict[str, Any]:
         return {
-            "epoch": epoch,
-            "best": self.best,
+            "step": trainer.step,
+            "skipped": list(trainer.skipped),
             "optimizer": trainer.optimizer.state_dict(),
             "scaler": trainer.scaler.state_dict(),
+            "steps_per_epoch": self.steps_per_epoch,
+            "schedule": dataclasses.asdict(trainer.schedule),
             "ema_updates": 0 if trainer.ema is None else trainer.ema.updates,
+            "history": [dict(row) for row in history],
+            "ranks": ranks,
+            "machine": machine(),
             "config": dataclasses.asdict(self.config),
+            **progress.state_dict(),
         }
 
-
-def create_run_folder(output: str | None, name: str) -> Path:
-    """Make the folder of a new run: ``output``, or the next free ``runs/NAME-N``.
-
-    Raises:
-        UsageError: where ``output`` holds something already.
-    """
-    if output is None:
-        return _next_free(name)
-    resumable = (Path(output) / LAST).is_file()
-    advice = f"continue that run with --resume {output}" if resumable else "nothing was saved there"
-    return new_folder(output, f"name another folder ({advice})")
-
-
-def _next_free(name: str) -> Path:
-    for number in itertools.count(1):
-        folder = Path("runs") / f"{name}-{number}"
-        # Making it is the test: two runs that start together must not share one.
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(parents=True)
-            return folder
-    raise AssertionError("unreachable")
-
-
-def resume_path(resume: str) -> Path:
-    """The file that ``--resume`` means: itself, or the last checkpoint of a run folder."""
-    return Path(resume) / LAST if Path(resume).is_dir() else Path(resume)
+    def _restore(
+        self, trainer: Trainer, progress: Progress, training: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        progress.load_state_dict(training)
+        if trainer.ema is not None:
+            trainer.ema.updates = training["ema_updates"]
+        trainer.optimizer.load_state_dict(training["optimizer"])
+        if training["scaler"] and trainer.scaler.is_enabled():
+            trainer.scaler.load_state_dict(training["scaler"])
+        trainer.skipped = tuple(training["skipped"])
+        # In steps of now: the same part of the run, also where an epoch has more or fewer.
+        trainer.step = round(training["step"] * self.steps_per_epoch / training["steps_per_epoch"])
+        ranks = training["ranks"]
+        if len(ranks) == distributed.world_size():
+            own = ranks[distributed.rank()]
+            set_random_state(own["random"], trainer.device)
+            progress.meter.load_state_dict(own["meter"], trainer.device)
+        differing = [
+            f"{name} was {value}, is {machine()[name]}"
+            for name, value in training["machine"].items()
+            if value != machine().get(name)
+        ]
+        if differing:
+            self.warn(f"not bit-equal to an uninterrupted run: {', '.join(differing)}")
+        return [dict(row) for row in training["history"]]
 
 
-def load_resumed(resume: str) -> Checkpoint:
-    """The checkpoint that ``--resume`` means.
-
-    Raises:
-        WeightsError: where there is none, or none to continue from.
-    """
-    path = resume_path(resume)
-    checkpoint = load_checkpoint(path)
-    if not checkpoint.training:
-        raise WeightsError(
-            f"--resume {path}: holds weights only; continue from {path.parent / LAST}, or start a "
-            f"new run with --weights {path}"
-        )
-    if not isinstance(checkpoint.training.get("config"), dict):
-        raise WeightsError(f"--resume {path}: damaged training state (no settings of the run)")
-    return checkpoint
+def machine() -> dict[str, Any]:
+    """What the last bits of a result depend on beside the settings."""
+    return {
+        "processes": distributed.world_size(),
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+    }
 
 
-def _ap(figures: Mapping[str, float | None]) -> float:
-    ap = figures["AP"]
-    return -1.0 if ap is None else ap
+__all__ = ["BEST", "Checkpointer", "machine"]

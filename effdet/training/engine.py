@@ -1,26 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """One step and one epoch of training."""
 
-import math
+import itertools
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
 from effdet import distributed
-from effdet.errors import EffdetError
+from effdet.config import WeightsToValidate
+from effdet.errors import DivergedError
 from effdet.losses import DetectionLoss
 from effdet.precision import autocast
-from effdet.structures import Batch
+from effdet.structures import Batch, Target
 from effdet.training.ema import ModelEma
-from effdet.training.schedule import CosineSchedule
+from effdet.training.meter import Meter
+from effdet.training.optimizer import step_unless
+from effdet.training.schedule import RateSchedule
+from effdet.training.statistics import RunningStatistics
+
+SMALLEST_SCALE = 1.0
+"""A loss scale below this helps no gradient: something else is wrong."""
 
 
 @dataclass(kw_only=True, eq=False)
 class Trainer:
     """What a training step needs, and the step count that goes through all epochs.
+
+    A step whose gradients are not finite is skipped on the device: weights, running statistics,
+    optimizer and average stay as they were, the schedule goes on.
 
     Attributes:
         model: the model, wrapped for distributed training or not.
@@ -34,13 +47,14 @@ class Trainer:
         channels_last: memory format of the images.
         clip_norm: largest global gradient norm.
         freeze_bn: keep batch norms in evaluation mode.
-        step: steps done.
+        max_nonfinite: skipped steps in a row that end the run.
+        step: steps done, skipped ones too.
     """
 
     model: nn.Module
     criterion: DetectionLoss
     optimizer: torch.optim.Optimizer
-    schedule: CosineSchedule
+    schedule: RateSchedule
     scaler: torch.amp.GradScaler
     ema: ModelEma | None
     device: torch.device
@@ -48,44 +62,114 @@ class Trainer:
     channels_last: bool = True
     clip_norm: float = 10.0
     freeze_bn: bool = False
+    max_nonfinite: int = 50
     step: int = 0
+    statistics: RunningStatistics = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.statistics = RunningStatistics(self.bare_model)
+        # Skipped steps: of the whole run, and in a row until now.
+        self._skipped = torch.zeros(2, dtype=torch.int64, device=self.device)
 
     @property
     def bare_model(self) -> nn.Module:
         """The model without the wrapper of distributed training."""
-        if isinstance(self.model, nn.parallel.DistributedDataParallel):
+        if isinstance(self.model, DistributedDataParallel):
             return self.model.module
         return self.model
 
-    def weights_to_validate(self) -> nn.Module:
-        """The averaged model where there is one, else the model; equal on all processes."""
-        model = self.bare_model if self.ema is None else self.ema.module
-        distributed.synchronize_buffers(model)
-        return model
+    @property
+    def skipped(self) -> tuple[int, int]:
+        """Skipped steps of the run, and in a row until now; reading it waits for the device."""
+        total, in_a_row = self._skipped.tolist()
+        return total, in_a_row
+
+    @skipped.setter
+    def skipped(self, counts: tuple[int, int]) -> None:
+        self._skipped.copy_(torch.tensor(counts))
+
+    def weights_to_validate(self, wanted: WeightsToValidate = "both") -> dict[str, nn.Module]:
+        """The averaged model (``ema``), the one that is trained (``raw``), or both.
+
+        They are made equal on all processes. Without an average there is only ``raw``.
+        """
+        models = {"raw": self.bare_model}
+        if self.ema is not None:
+            models = {"ema": self.ema.module, **models}
+            models = models if wanted == "both" else {wanted: models[wanted]}
+        for model in models.values():
+            distributed.synchronize_buffers(model)
+        return models
 
     def set_train_mode(self) -> None:
         """Training mode, with batch norms left in evaluation mode where they are frozen."""
         self.model.train()
         if self.freeze_bn:
             for module in self.model.modules():
-                if isinstance(module, nn.BatchNorm2d):
+                if isinstance(module, _BatchNorm):
                     module.eval()
 
-    def train_step(self, batch: Batch) -> dict[str, Tensor]:
-        """Forward, backward, update; the losses and the gradient norm stay on the device."""
+    def train_step(self, batches: Sequence[Batch]) -> tuple[dict[str, Tensor], Tensor]:
+        """Forward and backward of each batch, then one update; nothing waits for the device.
+
+        Returns:
+            The losses and the gradient norm, and whether the step was skipped: scalars.
+        """
         self.schedule.apply(self.optimizer, self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self.backward(batch)
+        self.statistics.keep()
+        losses = self.backward(batches)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        skipped = ~norm.isfinite()
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            step_unless(self.optimizer, skipped.float())
+        self.statistics.take_back(skipped)
         if self.ema is not None:
-            # The scaler skips the step where a gradient, and so their norm, is not finite.
-            found_inf = (~norm.isfinite()).float() if self.scaler.is_enabled() else None
-            self.ema.update(self.bare_model, found_inf)
+            self.ema.update(self.bare_model, skipped.float())
+        self._skipped += skipped
+        self._skipped[1] *= skipped
         self.step += 1
-        return {name: loss.detach() for name, loss in losses.items()} | {"grad_norm": norm}
+        return losses | {"grad_norm": norm}, skipped
+
+    def backward(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """The losses of a step and, in the parameters, their gradients times the loss scale."""
+        batches = [batch.to(self.device, self.channels_last) for batch in batches]
+        assignments = [self.criterion.assign(batch) for batch in batches]
+        normalizer = self.criterion.normalizer(assignments)
+        scale = self.loss_scale()
+        parts = []
+        for number, (batch, assignment) in enumerate(zip(batches, assignments, strict=True), 1):
+            with self._reduction(last=number == len(batches)):
+                with autocast(self.device, self.dtype):
+                    cls_logits, box_deltas = self.model(batch.images)
+                losses = self.criterion(cls_logits, box_deltas, assignment, normalizer, scale)
+                self.scaler.scale(losses["loss"]).backward()
+            parts.append({name: loss.detach() for name, loss in losses.items()})
+        return {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
+
+    def rehearse(self, image_size: tuple[int, int], batch_size: int, accumulate: int) -> None:
+        """Forward and backward of a step of empty images, which leaves no trace.
+
+        Afterwards the memory for images of this size is known to suffice, and the wrapper has put
+        the gradients into the order in which it will add them up from now on: a run that goes on
+        does so in the bits in which it would have gone on.
+
+        Args:
+            image_size: the largest ``(height, width)``.
+            batch_size: images a batch.
+            accumulate: batches a step.
+        """
+        kept = [buffer.clone() for buffer in self.bare_model.buffers()]
+        images = torch.zeros(batch_size, 3, *image_size, device=self.device)
+        self.set_train_mode()
+        self.backward([Batch(images=images, targets=[_no_target(image_size)] * batch_size)] * accumulate)
+        self.optimizer.zero_grad(set_to_none=True)
+        for buffer, value in zip(self.bare_model.buffers(), kept, strict=True):
+            buffer.copy_(value)
 
     def loss_scale(self) -> Tensor | None:
         """What the scaler will multiply the loss by; None without a scaler."""
@@ -93,44 +177,51 @@ class Trainer:
             return None
         return self.scaler.scale(torch.ones((), device=self.device))
 
-    def backward(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses of one batch and, in the parameters, their scaled gradients."""
-        batch = batch.to(self.device, self.channels_last)
-        with autocast(self.device, self.dtype):
-            cls_logits, box_deltas = self.model(batch.images)
-        losses = self.criterion(cls_logits, box_deltas, batch.targets, self.loss_scale())
-        self.scaler.scale(losses["loss"]).backward()
-        return losses
+    def check(self) -> int:
+        """See that the run still makes steps; waits for the device.
+
+        Returns:
+            Skipped steps in a row until now.
+
+        Raises:
+            DivergedError: where too many were skipped, or the loss scale has collapsed.
+        """
+        total, in_a_row = self.skipped
+        if in_a_row >= self.max_nonfinite:
+            raise DivergedError(
+                f"no finite gradients in {in_a_row} steps, up to step {self.step}; {_ADVICE}"
+            )
+        if in_a_row and self.scaler.is_enabled():
+            scale = self.scaler.get_scale()
+            if scale < SMALLEST_SCALE:
+                raise DivergedError(
+                    f"the loss scale fell to {scale:g} at step {self.step}, {total} steps were "
+                    f"skipped; {_ADVICE}"
+                )
+        return in_a_row
+
+    def _reduction(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients are averaged over the processes after the last batch of a step only."""
+        if not last and isinstance(self.model, DistributedDataParallel):
+            return self.model.no_sync()
+        return nullcontext()
 
 
-class Meter:
-    """Means over steps; values leave the device only when they are read."""
+_ADVICE = (
+    "lower --lr, lengthen --warmup-epochs, train with --amp-dtype bfloat16 or without --amp, or "
+    "find the operation with --detect-anomaly"
+)
 
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.steps = self.images = 0
-        self.data_seconds = 0.0
-        self.start = time.perf_counter()
 
-    def add(self, values: dict[str, Tensor], images: int, data_seconds: float) -> None:
-        """Count one step of ``images`` images that waited ``data_seconds`` for them."""
-        for name, value in values.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.steps += 1
-        self.images += images
-        self.data_seconds += data_seconds
-
-    def means(self) -> dict[str, float]:
-        """Mean values over steps and processes, images a second of all, share of waiting."""
-        if self.steps == 0:
-            return {}
-        world, seconds = distributed.world_size(), time.perf_counter() - self.start
-        total = distributed.all_reduce_sum(torch.stack(list(self.sums.values())))
-        means = (total / (self.steps * world)).tolist()
-        return dict(zip(self.sums, means, strict=True)) | {
-            "images_per_second": self.images * world / seconds,
-            "data_share": self.data_seconds / seconds,
-        }
+def _no_target(size: tuple[int, int]) -> Target:
+    return Target(
+        boxes=torch.zeros(0, 4),
+        labels=torch.zeros(0, dtype=torch.int64),
+        crowd=torch.zeros(0, dtype=torch.bool),
+        image_id=0,
+        scale=1.0,
+        size=size,
+    )
 
 
 def seed_epoch(seed: int, epoch: int) -> None:
@@ -141,44 +232,50 @@ def seed_epoch(seed: int, epoch: int) -> None:
 def train_one_epoch(
     trainer: Trainer,
     loader: Iterable[Batch],
+    meter: Meter,
     *,
+    accumulate: int = 1,
     log_every: int,
     report: Callable[[int, dict[str, float]], None],
-) -> dict[str, float]:
-    """Train on every batch of ``loader`` once.
+    after_step: Callable[[int], None] = lambda images: None,
+) -> None:
+    """Train on the batches of ``loader``: an epoch's, or what is left of them.
 
     Args:
         trainer: model, loss, optimizer and the rest.
-        loader: the batches of this epoch.
+        loader: a whole number of steps.
+        meter: of this epoch; it counts every step.
+        accumulate: batches a step.
         log_every: steps between reports.
         report: called with the steps done in this epoch and the mean values since the last call.
-
-    Returns:
-        Means over the epoch: losses, gradient norm, images a second, share of time without data.
+        after_step: called with the images of all processes that the step has used.
 
     Raises:
-        EffdetError: when the loss is not finite.
+        DivergedError: when no step can be taken any more.
     """
     trainer.set_train_mode()
-    epoch, recent = Meter(), Meter()
+    every = min(log_every, trainer.max_nonfinite)
+    in_a_row = trainer.check()
     ready = time.perf_counter()
-    for batch in loader:
+    for batches in _in_steps(loader, accumulate):
         waited = time.perf_counter() - ready
-        values = trainer.train_step(batch)
-        for meter in (epoch, recent):
-            meter.add(values, len(batch), waited)
-        if epoch.steps % log_every == 0:
-            rate = trainer.schedule(trainer.step - 1)
-            report(epoch.steps, _checked(recent.means(), trainer.step) | {"lr": rate})
-            recent = Meter()
+        values, skipped = trainer.train_step(batches)
+        images = sum(map(len, batches))
+        meter.add(values, skipped, images, waited)
+        # The device is waited for at these steps, and at every step while none can be taken.
+        if in_a_row or meter.steps % every == 0:
+            try:
+                in_a_row = trainer.check()
+            except DivergedError as error:
+                error.batches = list(batches)
+                raise
+        if meter.steps % log_every == 0:
+            report(meter.steps, meter.report() | {"lr": trainer.schedule(trainer.step - 1)})
+        after_step(images * distributed.world_size())
         ready = time.perf_counter()
-    return _checked(epoch.means(), trainer.step)
 
 
-def _checked(means: dict[str, float], step: int) -> dict[str, float]:
-    if not math.isfinite(means.get("loss", 0.0)):
-        raise EffdetError(
-            f"the loss is {means['loss']} near step {step}: lower --lr, lengthen --warmup-epochs, "
-            "or train without --amp"
-        )
-    return means
+def _in_steps(loader: Iterable[Batch], accumulate: int) -> Iterator[list[Batch]]:
+    batches = iter(loader)
+    while step := list(itertools.islice(batches, accumulate)):
+        yield step

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from effdet.anchors import build_anchors
+from effdet.anchors import Anchors
 from effdet.config import ModelConfig, model_config
 from effdet.losses import DetectionLoss
 from effdet.models import build_model
@@ -57,7 +57,7 @@ def make_trainer() -> MakeTrainer:
         schedule = CosineSchedule(lr=lr, warmup_lr=lr, warmup_steps=0, total_steps=1000)
         return Trainer(
             model=model,
-            criterion=DetectionLoss(build_anchors(config)),
+            criterion=DetectionLoss(Anchors(config)),
             optimizer=build_optimizer(model, lr=lr, momentum=0.9, weight_decay=4e-5),
             schedule=schedule,
             scaler=build_scaler(CPU, None),

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a run is, and what a run must know to go on exactly from there."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from effdet.training.meter import Meter
+
+
+@dataclass(kw_only=True, eq=False)
+class Progress:
+    """Where a run is.
+
+    Attributes:
+        epoch: the epoch that is trained or to be trained, counted from 1.
+        images: images of all processes that this epoch has used.
+        meter: means of this epoch.
+        best_ap: highest AP so far.
+        stale: validations since then.
+        validations: how many there were.
+    """
+
+    epoch: int = 1
+    images: int = 0
+    meter: Meter = field(default_factory=Meter)
+    best_ap: float = float("-inf")
+    stale: int = 0
+    validations: int = 0
+
+    def begin_epoch(self) -> None:
+        """A fresh count, unless this epoch was begun before the program was started again."""
+        if self.images == 0:
+            self.meter = Meter()
+
+    def end_epoch(self) -> None:
+        """What is saved from now on continues with the next epoch."""
+        self.epoch += 1
+        self.images = 0
+
+    def judge(self, ap: float | None) -> bool:
+        """Count a validation with this AP; whether it is the best so far."""
+        self.validations += 1
+        # No AP at all (no boxes to find) is still better than no validation.
+        value = -1.0 if ap is None else ap
+        better = value > self.best_ap
+        self.best_ap, self.stale = (value, 0) if better else (self.best_ap, self.stale + 1)
+        return better
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values, the same on all processes."""
+        return {
+            "epoch": self.epoch,
+            "images": self.images,
+            "best_ap": self.best_ap,
+            "stale": self.stale,
+            "validations": self.validations,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave."""
+        self.epoch, self.images = int(state["epoch"]), int(state["images"])
+        self.best_ap = float(state["best_ap"])
+        self.stale, self.validations = int(state["stale"]), int(state["validations"])
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The states of this process's random generators, as tensors and plain values."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()  # type: ignore[misc]
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "python": [version, list(words), gauss],
+        "numpy": [str(name), torch.from_numpy(keys.astype(np.int64)), int(position),
+                  int(has_gauss), float(cached)],
+    }  # fmt: skip
+
+
+def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Put back what :func:`random_state` gave."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))

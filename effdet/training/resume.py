@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which run goes on, and whether the settings are still its own."""
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from effdet import distributed, flags
+from effdet.config import TrainConfig
+from effdet.errors import UsageError
+from effdet.files import FolderLock, check_writable, remove_leftovers
+from effdet.training.run_folder import (
+    CONFIG,
+    create_run_folder,
+    has_checkpoints,
+    load_resumed,
+    newest_checkpoint,
+    resume_path,
+)
+from effdet.weights import Checkpoint, load_checkpoint
+
+AUTO = "auto"
+
+CHANGEABLE = {
+    "resume", "output", "device", "workers", "data", "train_annotations", "train_images",
+    "val_annotations", "val_images", "epochs", "batch_size", "accumulate", "timeout",
+    "save_minutes", "save_every", "keep", "eval_every", "eval_from", "eval_weights", "patience",
+    "log_every", "console", "log_to", "evaluator", "max_nonfinite", "detect_anomaly",
+}  # fmt: skip
+"""What may be another when a run goes on; the rest is part of what it is."""
+
+
+def saved_settings(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings that ``--resume RUN`` begins with; none without it and for ``auto``."""
+    if given.get("resume") in (None, AUTO):
+        return {}
+    _, checkpoint = load_resumed(given["resume"], _warn)
+    known = {field.name for field in dataclasses.fields(TrainConfig)}
+    saved: Mapping[str, Any] = checkpoint.training["config"]
+    # Where a run lies is no part of it; what follows goes to where it was found.
+    return {n: v for n, v in saved.items() if n in known and n not in ("resume", "output")}
+
+
+def check_same_run(config: TrainConfig, saved: Mapping[str, Any], source: Path) -> None:
+    """Refuse settings that would make another run of the one in ``source``.
+
+    Raises:
+        UsageError: with all settings that differ, and both values.
+    """
+    wanted = dataclasses.asdict(config)
+    differing = [
+        f"--{name.replace('_', '-')} {wanted[name]} (was {_plain(saved[name])})"
+        for name in wanted
+        if name in saved and name not in CHANGEABLE and _plain(wanted[name]) != _plain(saved[name])
+    ]
+    if differing:
+        raise UsageError(
+            f"{source} is a run with other settings: {', '.join(differing)}; give its own to go on "
+            "with it, or another --output (and --weights) for a new run"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Resumed:
+    """What a run goes on from.
+
+    Attributes:
+        path: the checkpoint's file.
+        checkpoint: what is in it.
+    """
+
+    path: Path
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """A run that may write to its folder.
+
+    Attributes:
+        folder: the run folder, the same on all processes.
+        resumed: what it goes on from, None for a new run.
+    """
+
+    folder: Path
+    resumed: Resumed | None
+
+
+def open_run(config: TrainConfig, stack: ExitStack) -> Run:
+    """Make or find the run folder, lock it until ``stack`` is left, and find where to go on.
+
+    The main process decides; all must see the same folder.
+
+    Raises:
+        UsageError: for a folder that holds something else, is used by another run or holds a run
+            with other settings.
+        WeightsError: where all checkpoints of the run are damaged.
+    """
+    found = None
+    if distributed.is_main():
+        found = _open_run(config, stack)
+    folder, path = distributed.broadcast_from_main(found)
+    resumed = None
+    if path is not None:
+        checkpoint = load_checkpoint(path)
+        check_same_run(config, checkpoint.training["config"], path)
+        resumed = Resumed(path=path, checkpoint=checkpoint)
+    return Run(folder=folder, resumed=resumed)
+
+
+def _open_run(config: TrainConfig, stack: ExitStack) -> tuple[Path, Path | None]:
+    """The folder, and the checkpoint to go on from, None for a new run."""
+    if config.resume is None:
+        return _new_run(config, stack), None
+    if config.resume != AUTO:
+        path = resume_path(config.resume)
+        _take(path.parent, stack)
+        return path.parent, load_resumed(config.resume, _warn)[0]
+    assert config.output is not None
+    folder = Path(config.output)
+    if not (folder / CONFIG).is_file() and not has_checkpoints(folder):
+        return _new_run(config, stack), None
+    _take(folder, stack)
+    found = newest_checkpoint(folder, _warn)
+    if found is not None:
+        return folder, found[0]
+    # Killed before its first checkpoint: the same run from its beginning.
+    check_same_run(config, flags.load_yaml(TrainConfig, folder / CONFIG), folder)
+    return folder, None
+
+
+def _new_run(config: TrainConfig, stack: ExitStack) -> Path:
+    folder = create_run_folder(config.output, config.model)
+    _take(folder, stack)
+    flags.save_yaml(config, folder / CONFIG, leave_out=("output",))
+    return folder
+
+
+def _take(folder: Path, stack: ExitStack) -> None:
+    """Lock the folder, see that it can be written to, and clear what a killed run has left."""
+    check_writable(folder)
+    stack.enter_context(FolderLock(folder))
+    remove_leftovers(folder)
+
+
+def _warn(text: str) -> None:
+    print(f"train.py: warning: {text}", file=sys.stderr, flush=True)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
