@@ -1,9 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Places to write to, checked before the work that fills them."""
+"""Files that are whole or not there at all, and folders that one run has to itself."""
 
+import contextlib
+import errno
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
 
-from effdet.errors import UsageError
+from effdet.errors import EffdetError, UsageError
+
+LOCK = ".lock"
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+class WriteError(EffdetError, OSError):
+    """A file that could not be written; what was there before is still there.
+
+    Args:
+        number: the system's error number, such as ``errno.ENOSPC``.
+        text: path, reason and, where space is what is missing, how much.
+    """
+
+    def __init__(self, number: int | None, text: str) -> None:
+        super().__init__(number, text)
+
+    def __str__(self) -> str:
+        return str(self.args[1])
 
 
 def new_folder(output: str | Path, advice: str) -> Path:
@@ -25,3 +53,238 @@ def new_folder(output: str | Path, advice: str) -> Path:
     except OSError as error:
         raise UsageError(f"--output {folder} cannot be made: {error.strerror}") from error
     return folder
+
+
+def check_writable(folder: Path) -> None:
+    """Try what a save does (write, fsync, rename) before hours of work depend on it.
+
+    Raises:
+        UsageError: with the system's reason.
+    """
+    probe = folder / ".probe"
+    try:
+        write_atomically(probe, lambda file: file.write(b"probe"))
+        probe.unlink()
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise UsageError(f"--output {folder} cannot be written to: {reason}") from error
+
+
+def write_atomically(
+    path: str | Path, write: Callable[[BinaryIO], object], *, size: int | None = None
+) -> None:
+    """Write a file so that ``path`` holds the old content or the new, after a power loss too.
+
+    The new content goes to a temporary file beside it, to the disk (fsync), and only then under
+    its name; the folder is synced last, so that a save that has returned is not lost again.
+
+    Args:
+        path: the file.
+        write: puts the content into the open file that it is given.
+        size: bytes to be written as far as known, for the message where they do not fit.
+
+    Raises:
+        WriteError: naming path and reason; the old file is untouched.
+    """
+    path = Path(path)
+    temporary = _temporary(path)
+    try:
+        descriptor = _create(temporary)
+        try:
+            _write_and_sync(descriptor, write)
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _write_error(path, error, size) from error
+
+
+@contextlib.contextmanager
+def keep_old(path: Path, kept: Path) -> Iterator[None]:
+    """Around the replacing of ``path``: its old content becomes ``kept`` when the new one is safe.
+
+    ``kept`` is not touched before that. Where the file system has no hard links, or there is no
+    old content, nothing is kept.
+    """
+    temporary = _temporary(kept)
+    linked = False
+    with contextlib.suppress(OSError):
+        temporary.unlink(missing_ok=True)
+        temporary.hardlink_to(path)
+        linked = True
+    try:
+        yield
+        if linked:
+            _replace(temporary, kept)
+    finally:
+        # Also after the replacing: between two names of one file it does nothing.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete temporary files of this module whose processes are gone; for the folder's one owner.
+
+    A file of this process's own number is one of a process that had it before.
+    """
+    for path in folder.iterdir():
+        found = re.fullmatch(r"\..+\.tmp-(\d+)", path.name)
+        if found is None:
+            continue
+        process = int(found[1])
+        if process == os.getpid() or not _is_alive(process):
+            path.unlink(missing_ok=True)
+
+
+class FolderLock:
+    """Keeps a folder to one process; the kernel gives it free when that process ends, however.
+
+    Processes forked later do not hold the lock.
+
+    Args:
+        folder: the folder, which must exist.
+        patience: seconds to wait for another process, which may be about to end.
+    """
+
+    def __init__(self, folder: Path, patience: float = 5.0) -> None:
+        self.path = folder / LOCK
+        self.patience = patience
+        self._descriptor: int | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether this process has the lock."""
+        return self._descriptor is not None
+
+    def __enter__(self) -> "FolderLock":
+        """Take the lock; where the file system has none, ``held`` stays False.
+
+        Raises:
+            UsageError: where another process has it, which is named as pid@host.
+            WriteError: where the lock file cannot be opened.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self.path, flags, 0o666)
+        except OSError as error:
+            raise _write_error(self.path, error) from error
+        try:
+            locked = self._wait(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if not locked:
+            os.close(descriptor)
+            return self
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}@{socket.gethostname()}\n".encode(), 0)
+        self._descriptor = descriptor
+        # A lock of flock() lives as long as any copy of its descriptor: loader workers, which may
+        # outlive this process by a moment, must not have one.
+        os.register_at_fork(after_in_child=self._close)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _wait(self, descriptor: int) -> bool:
+        """Whether the lock was got; False where there are no locks."""
+        import fcntl  # not on every system, and only training needs it
+
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    owner = os.pread(descriptor, 1000, 0).decode(errors="replace").strip()
+                    raise UsageError(
+                        f"{self.path.parent} is in use by process {owner or 'unknown'}; wait for "
+                        "it, stop it, or name another folder"
+                    ) from error
+                time.sleep(0.05)
+            except OSError as error:
+                if error.errno in _NO_LOCKS:
+                    return False
+                raise _write_error(self.path, error) from error
+            else:
+                return True
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp-{os.getpid()}")
+
+
+def _create(path: Path) -> int:
+    """Open a file that was not there; one of an earlier process with our number may go."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    path.unlink(missing_ok=True)
+    return os.open(path, flags, 0o666)
+
+
+def _write_and_sync(descriptor: int, write: Callable[[BinaryIO], object]) -> None:
+    file = os.fdopen(descriptor, "wb")
+    try:
+        write(file)
+        file.flush()
+        os.fsync(descriptor)
+    finally:
+        # After a failed write, closing tries once more and fails again.
+        with contextlib.suppress(OSError):
+            file.close()
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    try:
+        temporary.replace(path)
+    except OSError as error:
+        raise _write_error(path, error) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # file systems that cannot sync a folder
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _write_error(path: Path, error: OSError, size: int | None = None) -> WriteError:
+    text = f"cannot write {path}: {error.strerror or error}"
+    if error.errno in _NO_SPACE:
+        amounts = [] if size is None else [f"need {_megabytes(size)}"]
+        with contextlib.suppress(OSError):
+            system = os.statvfs(path.parent)
+            amounts.append(f"free {_megabytes(system.f_bavail * system.f_frsize)}")
+        text += f" ({', '.join(amounts)})" if amounts else ""
+    return WriteError(error.errno, text)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.0f} MB" if size >= 10e6 else f"{size / 1e6:.2g} MB"
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True

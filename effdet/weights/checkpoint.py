@@ -2,36 +2,41 @@
 """The toolkit's own checkpoints: tensors and plain values, read without running any code.
 
 A checkpoint is a dict with ``format``, ``version``, ``model_config``, ``class_map``, ``model`` and
-``ema`` (state dicts, the latter maybe None), ``metrics`` and, to resume from, ``training``.
+``ema`` (state dicts, the latter maybe None), ``chosen`` (which of them to use), ``metrics`` and, to
+resume from, ``training``. Since version 2 the file ends with a digest of its bytes.
 """
 
-import os
+import math
 import re
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from effdet.config import ModelConfig
-from effdet.errors import WeightsError
+from effdet.errors import DivergedError, WeightsError
+from effdet.files import write_atomically
 from effdet.models import EfficientDet, build_model
 from effdet.structures import ClassMap
+from effdet.weights.digest import check_digest, save_with_digest
 
 FORMAT = "effdet"
-VERSION = 1
+VERSION = 2
 _ENTRIES = {
     "version": int,
     "model_config": dict,
     "class_map": dict,
     "model": dict,
     "ema": dict | None,
+    "chosen": str,
     "metrics": dict,
     "training": dict,
 }
+_PLAIN = {type(None), bool, int, float, str, bytes}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,6 +48,7 @@ class Checkpoint:
         class_map: what the class outputs mean.
         model: weights as trained.
         ema: averaged weights, None where the run kept no average.
+        chosen: which of the two to use; the average where nothing else was found to be better.
         metrics: COCO figures of these weights, empty where not measured.
         training: state to resume from, empty in files for use only.
     """
@@ -51,37 +57,93 @@ class Checkpoint:
     class_map: ClassMap
     model: Mapping[str, Tensor]
     ema: Mapping[str, Tensor] | None
+    chosen: Literal["ema", "raw"] = "ema"
     metrics: Mapping[str, Any]
     training: Mapping[str, Any]
 
     def best_weights(self, use_ema: bool = True) -> Mapping[str, Tensor]:
-        """The averaged weights where there are any and they are wanted, else the raw ones."""
-        return self.ema if use_ema and self.ema is not None else self.model
+        """The chosen weights; the raw ones where averaged are not wanted or not there."""
+        averaged = use_ema and self.chosen == "ema" and self.ema is not None
+        return self.ema if averaged and self.ema is not None else self.model
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
-    """Write ``checkpoint`` so that ``path`` always holds a whole file, the old one or the new."""
-    path = Path(path)
-    values = {
-        "format": FORMAT,
-        "version": VERSION,
-        "model_config": checkpoint.model_config.to_dict(),
-        "class_map": checkpoint.class_map.to_dict(),
-        "model": dict(checkpoint.model),
-        "ema": None if checkpoint.ema is None else dict(checkpoint.ema),
-        "metrics": dict(checkpoint.metrics),
-        "training": dict(checkpoint.training),
-    }
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-        try:
-            torch.save(values, file)
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            Path(file.name).unlink()
-            raise
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
+    """Write ``checkpoint`` so that ``path`` always holds a whole file, the old one or the new.
+
+    Raises:
+        DivergedError: where a tensor is not finite; nothing is written.
+        TypeError: naming an entry that is neither a tensor nor a plain value.
+        WriteError: with the system's reason; the old file is untouched.
+    """
+    values = plain(
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "model_config": checkpoint.model_config.to_dict(),
+            "class_map": checkpoint.class_map.to_dict(),
+            "model": checkpoint.model,
+            "ema": checkpoint.ema,
+            "chosen": "raw" if checkpoint.ema is None else checkpoint.chosen,
+            "metrics": checkpoint.metrics,
+            "training": checkpoint.training,
+        }
+    )
+    tensors = dict(_tensors(values))
+    _check_finite(tensors, path)
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    write_atomically(path, lambda file: save_with_digest(values, file), size=size)
+
+
+def plain(value: Any, name: str = "") -> Any:
+    """``value`` as tensors, dicts, lists, tuples and plain values, which can be read safely.
+
+    NumPy's numbers become Python's; anything else is refused.
+
+    Raises:
+        TypeError: naming the entry, as in ``training['config']['output']``.
+    """
+    if isinstance(value, Mapping):
+        return {
+            plain(k, f"{name}: the key {k!r}"): plain(v, _entry(name, k)) for k, v in value.items()
+        }
+    if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
+        items = [plain(item, _entry(name, index)) for index, item in enumerate(value)]
+        return items if isinstance(value, list) else tuple(items)
+    if isinstance(value, Tensor) and type(value.detach()) is Tensor:
+        return value.detach()
+    if isinstance(value, np.generic):
+        value = value.item()
+    if type(value) not in _PLAIN:
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        raise TypeError(f"checkpoint entry {name} is a {kind}, expected a tensor or a plain value")
+    return value
+
+
+def _entry(name: str, key: Any) -> str:
+    return f"{name}[{key!r}]" if name else str(key)
+
+
+def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in ``value`` with the name of its entry."""
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, dict | list | tuple):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _tensors(item, _entry(name, key))
+
+
+def _check_finite(tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    names = [name for name, tensor in tensors.items() if tensor.is_floating_point()]
+    # One answer for each device, so that a GPU is waited for once.
+    finite = [tensors[name].isfinite().all() for name in names]
+    if all(
+        torch.stack([f for f in finite if f.device == d]).all() for d in {f.device for f in finite}
+    ):
+        return
+    name = next(name for name, value in zip(names, finite) if not value)
+    raise DivergedError(
+        f"{path} is not written: {name} is not finite any more; what was saved before is kept"
+    )
 
 
 def read_tensors(path: str | Path) -> Any:
@@ -109,11 +171,13 @@ def read_tensors(path: str | Path) -> Any:
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of this toolkit.
+    """Read a checkpoint of this toolkit; any byte that was changed since is found.
 
     Raises:
         WeightsError: where the file is missing, damaged, foreign or from a later version.
     """
+    path = Path(path)
+    has_digest = check_digest(path)
     values = read_tensors(path)
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise WeightsError(
@@ -126,9 +190,15 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             f"{path}: checkpoint version {version}, this toolkit reads up to {VERSION}; "
             "upgrade effdet-toolkit"
         )
+    if version == 1:
+        values.setdefault("chosen", "ema")
+    elif not has_digest:
+        raise WeightsError(f"{path}: damaged: cut or changed at its end, its SHA-256 is missing")
     wrong = [
         n for n, kind in _ENTRIES.items() if n not in values or not isinstance(values[n], kind)
     ]
+    if values.get("chosen") not in ("ema", "raw"):
+        wrong.append("chosen")
     if wrong:
         raise WeightsError(f"{path}: checkpoint with a missing or wrong entry ({wrong[0]})")
     try:
@@ -137,11 +207,25 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             class_map=ClassMap.from_dict(values["class_map"]),
             model=values["model"],
             ema=values["ema"],
+            chosen="raw" if values["ema"] is None else values["chosen"],
             metrics=values["metrics"],
             training=values["training"],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: checkpoint with a missing or wrong entry ({error})") from error
+
+
+def peek_step(path: str | Path) -> float:
+    """The training step a checkpoint says it is of, without reading tensors or checking bytes.
+
+    Infinite where the file cannot be read, so that reading it whole says why; -1 where it has no
+    step.
+    """
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return float(values["training"].get("step", -1))
+    except Exception:  # as in read_tensors
+        return math.inf
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:

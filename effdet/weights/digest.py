@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A PyTorch file that carries the SHA-256 of its own bytes.
+
+``torch.load`` does not notice a changed byte. The digest of all bytes before it stands in the end
+comment of the zip file, as ``effdet sha256:...``, so that ``torch.load`` still reads the file.
+"""
+
+import hashlib
+import os
+import re
+import struct
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import torch
+
+from effdet.errors import WeightsError
+
+_MARK = b"effdet sha256:"
+_DIGEST_BYTES = len(_MARK) + 64
+_ZIP_END_BYTES = 22
+"""Of the record that ends a zip file without comment; its last two are the comment's length."""
+
+
+def save_with_digest(values: Any, file: BinaryIO) -> None:
+    """``torch.save``, followed by the SHA-256 of every byte before it as the zip's comment."""
+    output = _DigestOutput(file)
+    try:
+        torch.save(values, cast(BinaryIO, output))
+    except Exception:
+        # Behind a failed write torch raises errors of its own.
+        if output.error is not None:
+            raise output.error from None
+        raise
+    output.finish()
+
+
+def check_digest(path: Path) -> bool:
+    """Whether the file ends with a digest, which then is right.
+
+    Raises:
+        WeightsError: where it is not, or the file cannot be read.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file")
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            left = max(os.fstat(file.fileno()).st_size - _DIGEST_BYTES, 0)
+            file.seek(left)
+            found = re.fullmatch(_MARK + rb"([0-9a-f]{64})", file.read())
+            if found is None:
+                return False
+            file.seek(0)
+            while left > 0 and (block := file.read(min(left, 1 << 20))):
+                digest.update(block)
+                left -= len(block)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
+    expected = found[1].decode()
+    if digest.hexdigest() != expected:
+        raise WeightsError(
+            f"{path}: damaged: not the bytes that were written "
+            f"(expected sha256 {expected[:16]}..., found {digest.hexdigest()[:16]}...)"
+        )
+    return True
+
+
+class _DigestOutput:
+    """Passes bytes on and hashes them; holds back the record that ends the zip file."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.digest = hashlib.sha256()
+        self.end = b""
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        if len(view) >= _ZIP_END_BYTES:
+            self._pass_on(self.end)
+            self._pass_on(view[:-_ZIP_END_BYTES])
+            self.end = bytes(view[-_ZIP_END_BYTES:])
+        else:
+            joined = self.end + bytes(view)
+            self._pass_on(joined[:-_ZIP_END_BYTES])
+            self.end = joined[-_ZIP_END_BYTES:]
+        return len(view)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def finish(self) -> None:
+        assert self.end.startswith(b"PK\x05\x06"), "torch.save wrote no plain zip file"
+        self._pass_on(self.end[:-2] + struct.pack("<H", _DIGEST_BYTES))
+        self.file.write(_MARK + self.digest.hexdigest().encode())
+
+    def _pass_on(self, data: bytes | memoryview) -> None:
+        self.digest.update(data)
+        try:
+            self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
