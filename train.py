@@ -10,7 +10,7 @@ Without ``--data`` the built-in set of shapes is used; ``--help`` lists every op
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,9 @@ from effdet.training import (
     Trainer,
     build_optimizer,
     build_schedule,
-    explained_memory_errors,
+    explain_out_of_memory,
     find_batch_size,
+    is_out_of_memory,
     open_run,
     save_batches,
     saved_settings,
@@ -93,13 +94,14 @@ def train(config: TrainConfig, device: torch.device) -> None:
             RunLog(
                 run.folder if distributed.is_main() else None,
                 epochs=config.total_epochs,
+                steps_per_epoch=0,
                 console=config.console,
                 log_to=config.log_to,
                 name=run.folder.name,
             )
         )
         peers = stack.enter_context(
-            Peers(config.timeout, on_end=log.failed, program="train.py")
+            Peers(config.timeout, on_end=log.give_up, program="train.py")
         )
         control = stack.enter_context(Control(config.save_minutes))
 
@@ -143,10 +145,12 @@ def train(config: TrainConfig, device: torch.device) -> None:
             history = checkpointer.restore(
                 trainer, progress, run.resumed.checkpoint, run.resumed.path
             )
-        log.begin(steps_per_epoch=steps_per_epoch, step=trainer.step, history=history)
+        log.steps_per_epoch = steps_per_epoch
+        log.resume_at(trainer.step, history)
         introduce(log, config, model, train_set, val_set, train_loader, device)
         log.say(f"weights  {origin}")
 
+        @torch.inference_mode(False)
         def attend(images: int = 0, phase: str = "training") -> None:
             """Between two steps: say that we are alive, and do what all processes are told."""
             progress.images += images
@@ -262,6 +266,26 @@ def out_of_patience(config: TrainConfig, progress: Progress) -> bool:
 def going_on(folder: Path, step: int) -> str:
     """What to tell whoever ended the run."""
     return f"ended by a signal and saved at step {step}; go on with --resume {folder}"
+
+
+@contextlib.contextmanager
+def explained_memory_errors(
+    config: TrainConfig, image_size: tuple[int, int], device: torch.device
+) -> Iterator[None]:
+    """What to change, where a batch does not fit into memory."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise explain_out_of_memory(
+            error,
+            batch_size=config.images_per_pass,
+            accumulate=config.accumulate,
+            image_size=image_size,
+            amp=config.amp,
+            device=device,
+        ) from error
 
 
 def keep_diverged(

@@ -6,6 +6,7 @@ indices and xyxy boxes.
 """
 
 import glob
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,29 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop and what it needs."""
 
-from effdet.training.checkpoint import (
-    BEST,
-    Checkpointer,
-    create_run_folder,
-    load_resumed,
-    resume_path,
-)
+from effdet.training.batch_size import explain_out_of_memory, find_batch_size, is_out_of_memory
+from effdet.training.checkpoint import FAILED_SAVES, Checkpointer
+from effdet.training.control import Control, Orders
 from effdet.training.ema import ModelEma
 from effdet.training.engine import Trainer, seed_epoch, train_one_epoch
+from effdet.training.meter import Meter
 from effdet.training.optimizer import build_optimizer
-from effdet.training.schedule import CosineSchedule, build_schedule
+from effdet.training.peers import Peers
+from effdet.training.progress import Progress
+from effdet.training.replay import load_batches, save_batches
+from effdet.training.resume import open_run, saved_settings
+from effdet.training.run_folder import BEST, LAST
+from effdet.training.schedule import build_schedule
+from effdet.training.sync_bn import synchronize_batch_norm
 
 __all__ = [
     "BEST",
+    "FAILED_SAVES",
+    "LAST",
     "Checkpointer",
-    "CosineSchedule",
+    "Control",
+    "Meter",
     "ModelEma",
+    "Orders",
+    "Peers",
+    "Progress",
     "Trainer",
     "build_optimizer",
     "build_schedule",
-    "create_run_folder",
-    "load_resumed",
-    "resume_path",
+    "explain_out_of_memory",
+    "find_batch_size",
+    "is_out_of_memory",
+    "load_batches",
+    "open_run",
+    "save_batches",
+    "saved_settings",
     "seed_epoch",
+    "synchronize_batch_norm",
     "train_one_epoch",
 ]

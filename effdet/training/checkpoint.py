@@ -15,7 +15,7 @@ from effdet.errors import EffdetError, WeightsError
 from effdet.structures import ClassMap
 from effdet.training.engine import Trainer
 from effdet.training.progress import Progress, random_state, set_random_state
-from effdet.training.run_folder import BEST, save_best, save_epoch, save_last
+from effdet.training.run_folder import save_best, save_epoch, save_last
 from effdet.weights import Checkpoint, load_state
 
 FAILED_SAVES = 3
@@ -101,7 +101,7 @@ class Checkpointer:
             # The best first: last.pt names the best AP, and a run killed in between must not
             # lose it.
             if is_best:
-                save_best(self.folder, dataclasses.replace(checkpoint, training={}))
+                save_best(self.folder, checkpoint)
             save_last(self.folder, checkpoint)
             every = self.config.save_every
             if every and ended and metrics["epoch"] % every == 0:
@@ -200,5 +200,3 @@ def machine() -> dict[str, Any]:
         "torch": str(torch.__version__),
     }
 
-
-__all__ = ["BEST", "Checkpointer", "machine"]

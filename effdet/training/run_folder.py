@@ -6,6 +6,7 @@
 """
 
 import contextlib
+import dataclasses
 import itertools
 import re
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from effdet.weights import Checkpoint, load_checkpoint, save_checkpoint
 from effdet.weights.checkpoint import peek_step
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+CONFIG = "config.yaml"
 
 
 def create_run_folder(output: str | None, name: str) -> Path:
@@ -37,14 +39,18 @@ def resume_path(resume: str) -> Path:
     return Path(resume) / LAST if Path(resume).is_dir() else Path(resume)
 
 
-def load_resumed(resume: str) -> Checkpoint:
-    """The checkpoint that ``--resume`` means.
+def load_resumed(resume: str, warn: Callable[[str], None]) -> tuple[Path, Checkpoint]:
+    """The checkpoint that ``--resume`` means, and its file: of a run folder the newest good one.
+
+    Args:
+        resume: a checkpoint or a run folder.
+        warn: takes a line about each newer one that cannot be used.
 
     Raises:
         WeightsError: where there is none, or none to continue from.
     """
-    path = resume_path(resume)
-    checkpoint = load_checkpoint(path)
+    found = newest_checkpoint(Path(resume), warn) if Path(resume).is_dir() else None
+    path, checkpoint = found or (resume_path(resume), load_checkpoint(resume_path(resume)))
     if not checkpoint.training:
         raise WeightsError(
             f"--resume {path}: holds weights only; continue from {path.parent / LAST}, or start a "
@@ -52,7 +58,21 @@ def load_resumed(resume: str) -> Checkpoint:
         )
     if not isinstance(checkpoint.training.get("config"), dict):
         raise WeightsError(f"--resume {path}: damaged training state (no settings of the run)")
-    return checkpoint
+    return path, checkpoint
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Whether ``folder`` holds files that a run saves to go on from."""
+    return bool(_candidates(folder))
+
+
+def save_best(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write ``best.pt``, without training state.
+
+    Raises:
+        WriteError, DivergedError, TypeError: as :func:`save_checkpoint`; the old one stays.
+    """
+    save_checkpoint(dataclasses.replace(checkpoint, training={}), folder / BEST)
 
 
 def save_last(folder: Path, checkpoint: Checkpoint) -> None:

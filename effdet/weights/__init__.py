@@ -6,6 +6,7 @@ from effdet.weights.checkpoint import (
     load_checkpoint,
     load_model,
     load_state,
+    read_tensors,
     save_checkpoint,
 )
 from effdet.weights.transfer import load_backbone, load_detector_weights
@@ -17,5 +18,6 @@ __all__ = [
     "load_detector_weights",
     "load_model",
     "load_state",
+    "read_tensors",
     "save_checkpoint",
 ]

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from effdet.anchors import Anchors
-from effdet.config import ModelConfig, model_config
+from effdet.config import ModelConfig, Optimizer, model_config
 from effdet.losses import DetectionLoss
 from effdet.models import build_model
 from effdet.precision import build_scaler
 from effdet.structures import Batch, ClassMap, Target
-from effdet.training import CosineSchedule, ModelEma, Trainer, build_optimizer
+from effdet.training import ModelEma, Trainer, build_optimizer
+from effdet.training.schedule import CosineSchedule
 
 CPU = torch.device("cpu")
 CONFIG: ModelConfig = model_config(
@@ -50,7 +52,9 @@ def make_trainer() -> MakeTrainer:
         seed: int = 0,
         ema: bool = True,
         config: ModelConfig = CONFIG,
-        **changes,
+        optimizer: Optimizer = "sgd",
+        scaler: torch.amp.GradScaler | None = None,
+        **changes: Any,
     ) -> Trainer:
         torch.manual_seed(seed)
         model = build_model(config)
@@ -58,9 +62,11 @@ def make_trainer() -> MakeTrainer:
         return Trainer(
             model=model,
             criterion=DetectionLoss(Anchors(config)),
-            optimizer=build_optimizer(model, lr=lr, momentum=0.9, weight_decay=4e-5),
+            optimizer=build_optimizer(
+                model, kind=optimizer, lr=lr, momentum=0.9, weight_decay=4e-5
+            ),
             schedule=schedule,
-            scaler=build_scaler(CPU, None),
+            scaler=scaler or build_scaler(CPU, None),
             ema=ModelEma(model, 0.99) if ema else None,
             device=CPU,
             **changes,
