@@ -93,7 +93,7 @@ class ImageSizes:
 
     def _scaled(self, factor: float) -> Size:
         height, width = (
-            max(MIN_IMAGE_SIZE, round(side * factor / MULTIPLE) * MULTIPLE)
+            max(MIN_IMAGE_SIZE, int(side * factor / MULTIPLE + 0.5) * MULTIPLE)
             for side in self.image_size
         )
         return height, width

@@ -26,9 +26,7 @@ def steps(
     """The images of each step over all ranks and batches, in the order they share them."""
     ranks = []
     for rank in range(world_size):
-        sampler = TrainSampler(
-            size, batch_size, rank, world_size, accumulate=accumulate, seed=seed
-        )
+        sampler = TrainSampler(size, batch_size, rank, world_size, accumulate=accumulate, seed=seed)
         sampler.set_position(epoch, start)
         batches = list(sampler)
         assert len(batches) == len(sampler)
