@@ -120,7 +120,7 @@ class Loader(DataLoader[Any]):
         with ending_signals_held():
             batches = super().__iter__()
         # The one attribute that leads from a loader to its processes.
-        workers.processes = batches._workers  # type: ignore[attr-defined]
+        workers.processes += batches._workers  # type: ignore[attr-defined]
         hold_back_deaths()
         return batches
 
@@ -128,11 +128,6 @@ class Loader(DataLoader[Any]):
         if self._workers is None:
             return next(batches, None)
         return self._workers.wait_for(lambda: next(batches, None), self.timeout)
-
-    def __del__(self) -> None:
-        workers = getattr(self, "_workers", None)
-        if workers is not None:
-            workers.kill()
 
     def set_position(self, epoch: int, images: int = 0) -> None:
         """Choose the order and the augmentation of the next pass; nothing in evaluation.
@@ -281,12 +276,17 @@ def collate(samples: Sequence[tuple[Tensor, Target] | DataError]) -> PackedBatch
     for sample in samples:
         if isinstance(sample, DataError):
             return sample
+    good = cast(Sequence[tuple[Tensor, Target]], samples)
+    failure = "cannot make a batch of them"
     try:
-        batch = pack(cast(Sequence[tuple[Tensor, Target]], samples))
-        return batch.share_memory() if get_worker_info() is not None else batch
+        batch = pack(good)
+        if get_worker_info() is None:
+            return batch
+        failure = "no shared memory for them (/dev/shm: enlarge it, or use fewer --workers)"
+        return batch.share_memory()
     except Exception as error:
-        ids = ", ".join(str(sample[1].image_id) for sample in samples if isinstance(sample, tuple))
-        return as_data_error(error, f"images with the ids {ids}", "cannot make a batch of them")
+        ids = ", ".join(str(target.image_id) for _, target in good)
+        return as_data_error(error, f"images with the ids {ids}", failure)
 
 
 def pack(samples: Sequence[tuple[Tensor, Target]]) -> PackedBatch:

@@ -6,7 +6,6 @@ error that cannot be pickled, raises in the middle of whatever the main process 
 dies, and lets the workers die of the SIGTERM on which the main process only wants to save.
 """
 
-import atexit
 import multiprocessing
 import multiprocessing.process
 import os
@@ -15,9 +14,9 @@ import sys
 import threading
 import time
 import traceback
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.util import Finalize
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -124,6 +123,8 @@ class Workers:
         slots: ``[num_workers]`` int64 in shared memory: 1 + index of the image that a worker
             prepares; negative once it is done with it; 0 before its first.
         processes: filled when they are started.
+        kill: ends the workers at once, who hold nothing that would be lost; called when this
+            object or this process ends.
     """
 
     def __init__(self, num_workers: int, path: Callable[[int], Path]) -> None:
@@ -134,19 +135,11 @@ class Workers:
             path: image file of an index.
         """
         self.slots = torch.zeros(num_workers, dtype=torch.int64).share_memory_()
-        self.processes: Sequence[multiprocessing.process.BaseProcess] = ()
-        self._path, self._owner = path, os.getpid()
-        _kill_at_exit(self)
-
-    def kill(self) -> None:
-        """End the workers at once; they hold nothing that would be lost.
-
-        They ignore the SIGTERM that ends them elsewhere, so that one that hangs would keep the
-        main process from ending. A fork of the main process ends none.
-        """
-        if os.getpid() == self._owner:
-            for process in self.processes:
-                process.kill()
+        self.processes: list[multiprocessing.process.BaseProcess] = []
+        self._path = path
+        # Workers ignore the SIGTERM by which multiprocessing ends them before it waits for them,
+        # so one that hangs would keep this process from ending. A fork of it ends none.
+        self.kill = Finalize(self, _kill, args=(self.processes,), exitpriority=10)
 
     def wait_for(self, batch: Callable[[], Result], timeout: float) -> Result:
         """Call ``batch``, which waits for what the workers do.
@@ -270,17 +263,6 @@ def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-_LIVING: "weakref.WeakSet[Workers]" = weakref.WeakSet()
-
-
-def _kill_at_exit(workers: Workers) -> None:
-    if not _LIVING:
-        # Registered after multiprocessing's own, so it runs before that, which waits for workers.
-        atexit.unregister(_kill_all)
-        atexit.register(_kill_all)
-    _LIVING.add(workers)
-
-
-def _kill_all() -> None:
-    for workers in list(_LIVING):
-        workers.kill()
+def _kill(processes: Sequence[multiprocessing.process.BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
