@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Each part of the package with the parts it may import; a part that is not named is an error.
 BASE = {
     "config", "structures", "errors", "files", "flags", "distributed", "metrics", "precision",
-    "presets", "levels",
+    "presets", "levels", "processes",
 }  # fmt: skip
 LOW = BASE | {"boxes", "ops", "anchors"}
 MIDDLE = LOW | {"data", "models", "weights", "targets", "losses", "postprocess"}

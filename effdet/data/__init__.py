@@ -5,12 +5,14 @@ from effdet.data.coco import CocoDataset, DataReport, locate, locate_split
 from effdet.data.images import decode_image
 from effdet.data.loader import Loader, build_eval_loader, build_train_loader
 from effdet.data.shapes import ensure_shapes, resolve_data
+from effdet.data.sizes import ImageSizes
 from effdet.data.transforms import EvalTransform, TrainTransform, letterbox
 
 __all__ = [
     "CocoDataset",
     "DataReport",
     "EvalTransform",
+    "ImageSizes",
     "Loader",
     "TrainTransform",
     "build_eval_loader",

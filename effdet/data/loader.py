@@ -1,33 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images come when, on which rank, in which batch; and the workers that prepare them.
+"""From samplers and images to batches.
 
-Samplers hand out ``(epoch, index)`` pairs, and augmentation is drawn from (seed, epoch, index):
-no rank and no worker has a state of its own, so the same seed gives the same samples for any
-number of workers, and workers may live through all epochs.
+Augmentation is drawn from (seed, epoch, index): no rank and no worker has a state of its own, so
+the same seed gives the same samples for any number of workers, and workers may live through all
+epochs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from effdet import distributed
 from effdet.data.coco import CocoDataset
-from effdet.data.transforms import Transform
+from effdet.data.sampler import EvalSampler, Key, TrainSampler
+from effdet.data.transforms import ResizableTransform, Size, Transform
+from effdet.data.workers import (
+    WatchedDataset,
+    Workers,
+    as_data_error,
+    ending_signals_held,
+    hold_back_deaths,
+    start_worker,
+)
 from effdet.errors import DataError, UsageError
 from effdet.structures import Batch, Target
 
-Key = tuple[int, int]
-"""``(epoch, index)`` of a sample."""
-
-# First words of the seeds, so that the order of the images and what is drawn for each are
-# independent of each other.
-_ORDER, _SAMPLE = 1, 2
+_SAMPLE = 2  # first word of the seeds, beside that of the order
 
 
 class DetectionDataset(Dataset[tuple[Tensor, Target]]):
@@ -42,16 +46,19 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         return len(self.coco)
 
     def __getitem__(self, key: Key) -> tuple[Tensor, Target]:
-        """Image ``[3, H, W]`` float32 and target of the sample ``(epoch, index)``.
+        """Image ``[3, H, W]`` float32 and target of the sample ``key``.
 
         Raises:
             DataError: where its image cannot be read.
         """
-        epoch, index = key
+        epoch, index, size = key
         image, target = self.coco.load(index)
         generator = np.random.default_rng([_SAMPLE, self.seed, epoch, index])
+        transform = self.transform
+        if size is not None:
+            transform = cast(ResizableTransform, transform).resized(size)
         with _one_thread():
-            return self.transform(image, target, generator)
+            return transform(image, target, generator)
 
 
 @contextmanager
@@ -65,115 +72,109 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-class TrainSampler(Sampler[list[Key]]):
-    """Batches of one rank over a permutation that depends on seed and epoch alone.
-
-    Global batch k is the k-th piece of ``batch_size * world_size`` images of the permutation, and
-    every rank takes its part of it, so the optimizer sees the same global batches however many
-    ranks share them. The last, partial global batch is left out.
-
-    Attributes:
-        num_dropped: images left out of an epoch (others in each).
-    """
-
-    def __init__(
-        self, size: int, batch_size: int, rank: int = 0, world_size: int = 1, seed: int = 0
-    ) -> None:
-        """Cut ``size`` images into batches of ``batch_size`` a rank.
-
-        Raises:
-            UsageError: where not even one global batch can be filled.
-        """
-        if batch_size < 1:
-            raise UsageError(f"batch_size must be at least 1, got {batch_size}")
-        global_batch = batch_size * world_size
-        if global_batch > size:
-            raise UsageError(
-                f"a batch of {batch_size} images on each of {world_size} processes is "
-                f"{global_batch} images, but the training set has only {size}; use a batch size of "
-                f"at most {size // world_size}" + (" or fewer processes" if world_size > 1 else "")
-            )
-        self.size, self.batch_size, self.global_batch = size, batch_size, global_batch
-        self.rank, self.seed, self.epoch = rank, seed, 0
-        self.num_dropped = size % global_batch
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the permutation and the augmentation of the next pass."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        """Batches an epoch, on every rank."""
-        return self.size // self.global_batch
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        order = np.random.default_rng([_ORDER, self.seed, self.epoch]).permutation(self.size)
-        first = self.rank * self.batch_size
-        for start in range(first, len(self) * self.global_batch, self.global_batch):
-            yield [(self.epoch, int(i)) for i in order[start : start + self.batch_size]]
-
-
-class EvalSampler(Sampler[list[Key]]):
-    """Batches of one rank such that each image comes exactly once on exactly one rank.
-
-    Rank r has the images r, r + world_size, ...; ranks may differ in length by one image.
-    """
-
-    def __init__(self, size: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        if batch_size < 1:
-            raise UsageError(f"batch_size must be at least 1, got {batch_size}")
-        self.indices, self.batch_size = range(rank, size, world_size), batch_size
-
-    def __len__(self) -> int:
-        """Batches on this rank."""
-        return -(-len(self.indices) // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        for start in range(0, len(self.indices), self.batch_size):
-            yield [(0, index) for index in self.indices[start : start + self.batch_size]]
-
-
 class Loader(DataLoader[Any]):
     """A data loader that gives :class:`~effdet.structures.Batch` objects.
 
-    An image that cannot be read raises its one-line DataError here, in the main process.
+    Whatever goes wrong with an image, in a worker or here, is a DataError of one line raised here:
+    it names the image, also where a worker died or hangs at it. No torch generator but the
+    loader's own is drawn from, so starting a pass changes nothing that a model draws.
     """
 
+    def __init__(
+        self,
+        dataset: DetectionDataset,
+        sampler: TrainSampler | EvalSampler,
+        *,
+        num_workers: int = 0,
+        device: torch.device | str = "cpu",
+        timeout: float = 0.0,
+    ) -> None:
+        """Load the batches of ``sampler``; arguments as :func:`build_train_loader`."""
+        if num_workers < 0:
+            raise UsageError(f"workers must be at least 0, got {num_workers}")
+        self._sampler = sampler
+        self._workers = Workers(num_workers, dataset.coco.path) if num_workers else None
+        slots = self._workers.slots if self._workers is not None else None
+        super().__init__(
+            WatchedDataset(dataset, dataset.coco.path, slots),
+            batch_sampler=sampler,
+            num_workers=num_workers,
+            collate_fn=collate,
+            pin_memory=torch.device(device).type == "cuda",
+            persistent_workers=num_workers > 0,
+            timeout=timeout if num_workers else 0.0,
+            worker_init_fn=start_worker,
+            generator=torch.Generator(),
+        )
+
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        for packed in super().__iter__():
+        batches = super().__iter__() if self._workers is None else self._start_pass(self._workers)
+        while (packed := self._next(batches)) is not None:
             if isinstance(packed, DataError):
                 raise packed
             yield packed.unpack()
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order and the augmentation of the next pass; nothing in evaluation."""
-        if isinstance(self.batch_sampler, TrainSampler):
-            self.batch_sampler.set_epoch(epoch)
+    def _start_pass(self, workers: Workers) -> Iterator[Any]:
+        if workers.processes:
+            return workers.wait_for(super().__iter__, self.timeout)
+        with ending_signals_held():
+            batches = super().__iter__()
+        # The one attribute that leads from a loader to its processes.
+        workers.processes += batches._workers  # type: ignore[attr-defined]
+        hold_back_deaths()
+        return batches
+
+    def _next(self, batches: Iterator[Any]) -> Any:
+        if self._workers is None:
+            return next(batches, None)
+        return self._workers.wait_for(lambda: next(batches, None), self.timeout)
+
+    def set_position(self, epoch: int, images: int = 0) -> None:
+        """Choose the order and the augmentation of the next pass; nothing in evaluation.
+
+        Args:
+            epoch: that the pass belongs to.
+            images: images of the epoch, of all ranks, that were used already.
+        """
+        if isinstance(self._sampler, TrainSampler):
+            self._sampler.set_position(epoch, images)
+
+    @property
+    def rounds(self) -> int:
+        """Batches on the rank that has most of them; in evaluation this one may have one less."""
+        return len(self) if isinstance(self._sampler, TrainSampler) else self._sampler.rounds
 
     @property
     def num_dropped(self) -> int:
-        """Images of the data set that an epoch leaves out."""
-        sampler = self.batch_sampler
-        return sampler.num_dropped if isinstance(sampler, TrainSampler) else 0
+        """Images of the data set that the pass leaves out."""
+        return self._sampler.num_dropped if isinstance(self._sampler, TrainSampler) else 0
 
 
 def build_train_loader(
     coco: CocoDataset,
-    transform: Transform,
+    transform: ResizableTransform,
     *,
     batch_size: int,
+    accumulate: int = 1,
+    sizes: Callable[[int, int], Size] | None = None,
     num_workers: int = 0,
+    timeout: float = 0.0,
     seed: int = 0,
     device: torch.device | str = "cpu",
     rank: int | None = None,
     world_size: int | None = None,
 ) -> Loader:
-    """Shuffled, augmented batches; call ``set_epoch(epoch)`` before each pass.
+    """Shuffled, augmented batches; call ``set_position(epoch)`` before each pass.
 
     Args:
         coco: the images and their boxes.
         transform: augmentation, such as :class:`~effdet.data.transforms.TrainTransform`.
-        batch_size: images a step on this rank.
+        batch_size: images of a batch on this rank.
+        accumulate: batches on each rank that make one optimizer step.
+        sizes: gives the image size of a step from the epoch and the position of its first image
+            in it, such as :class:`~effdet.data.sizes.ImageSizes`; None: always the transform's.
         num_workers: processes that prepare samples; 0 prepares them in this one.
+        timeout: seconds to wait for the workers' next batch before it is an error; 0: no limit.
         seed: of order and augmentation.
         device: where the batches will go; memory is page-locked for a GPU.
         rank: of this process; by default as the process group says.
@@ -183,8 +184,11 @@ def build_train_loader(
         UsageError: where the global batch is larger than the data set.
     """
     rank, world_size = _ranks(rank, world_size)
-    sampler = TrainSampler(len(coco), batch_size, rank, world_size, seed)
-    return _build_loader(DetectionDataset(coco, transform, seed), sampler, num_workers, device)
+    sampler = TrainSampler(
+        len(coco), batch_size, rank, world_size, accumulate=accumulate, seed=seed, sizes=sizes
+    )
+    dataset = DetectionDataset(coco, transform, seed)
+    return Loader(dataset, sampler, num_workers=num_workers, device=device, timeout=timeout)
 
 
 def build_eval_loader(
@@ -193,6 +197,7 @@ def build_eval_loader(
     *,
     batch_size: int,
     num_workers: int = 0,
+    timeout: float = 0.0,
     device: torch.device | str = "cpu",
     rank: int | None = None,
     world_size: int | None = None,
@@ -200,7 +205,8 @@ def build_eval_loader(
     """Every image once over all ranks, in order; arguments as :func:`build_train_loader`."""
     rank, world_size = _ranks(rank, world_size)
     sampler = EvalSampler(len(coco), batch_size, rank, world_size)
-    return _build_loader(DetectionDataset(coco, transform), sampler, num_workers, device)
+    dataset = DetectionDataset(coco, transform)
+    return Loader(dataset, sampler, num_workers=num_workers, device=device, timeout=timeout)
 
 
 def _ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
@@ -208,40 +214,6 @@ def _ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
         distributed.rank() if rank is None else rank,
         distributed.world_size() if world_size is None else world_size,
     )
-
-
-def _build_loader(
-    dataset: DetectionDataset,
-    sampler: Sampler[list[Key]],
-    num_workers: int,
-    device: torch.device | str,
-) -> Loader:
-    if num_workers < 0:
-        raise UsageError(f"workers must be at least 0, got {num_workers}")
-    return Loader(
-        _ErrorsAsValues(dataset),
-        batch_sampler=sampler,
-        num_workers=num_workers,
-        collate_fn=collate,
-        pin_memory=torch.device(device).type == "cuda",
-        persistent_workers=num_workers > 0,
-    )
-
-
-class _ErrorsAsValues(Dataset[Any]):
-    """Hands a DataError over instead of raising it: torch would make a traceback text of it."""
-
-    def __init__(self, dataset: DetectionDataset) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, key: Key) -> tuple[Tensor, Target] | DataError:
-        try:
-            return self.dataset[key]
-        except DataError as error:
-            return error
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -269,11 +241,18 @@ class PackedBatch:
 
     def pin_memory(self) -> "PackedBatch":
         """The same in page-locked memory (called by the data loader)."""
+        return self._each(Tensor.pin_memory)
+
+    def share_memory(self) -> "PackedBatch":
+        """The same in memory that other processes can read."""
+        return self._each(Tensor.share_memory_)
+
+    def _each(self, move: Callable[[Tensor], Tensor]) -> "PackedBatch":
         return PackedBatch(
-            images=self.images.pin_memory(),
-            boxes=self.boxes.pin_memory(),
-            labels=self.labels.pin_memory(),
-            crowd=self.crowd.pin_memory(),
+            images=move(self.images),
+            boxes=move(self.boxes),
+            labels=move(self.labels),
+            crowd=move(self.crowd),
             counts=self.counts,
             others=self.others,
         )
@@ -291,11 +270,30 @@ class PackedBatch:
 def collate(samples: Sequence[tuple[Tensor, Target] | DataError]) -> PackedBatch | DataError:
     """One batch of several samples, or the first error among them.
 
-    The images come out in ``channels_last`` memory format, in which the transforms wrote them.
+    A worker puts it into shared memory here, where a failure can be told: in torch's sending
+    thread it would be lost and the main process would wait for ever.
     """
     for sample in samples:
         if isinstance(sample, DataError):
             return sample
+    good = cast(Sequence[tuple[Tensor, Target]], samples)
+    failure = "cannot make a batch of them"
+    try:
+        batch = pack(good)
+        if get_worker_info() is None:
+            return batch
+        failure = "no shared memory for them (/dev/shm: enlarge it, or use fewer --workers)"
+        return batch.share_memory()
+    except Exception as error:
+        ids = ", ".join(str(target.image_id) for _, target in good)
+        return as_data_error(error, f"images with the ids {ids}", failure)
+
+
+def pack(samples: Sequence[tuple[Tensor, Target]]) -> PackedBatch:
+    """One batch of several samples of one size.
+
+    The images come out in ``channels_last`` memory format, in which the transforms wrote them.
+    """
     images, targets = zip(*samples, strict=True)
     batch = torch.empty((len(images), *images[0].shape), memory_format=torch.channels_last)
     torch.stack(images, out=batch)

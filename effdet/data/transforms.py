@@ -32,6 +32,13 @@ class Transform(Protocol):
         """Transform one sample, drawing only from ``generator``."""
 
 
+class ResizableTransform(Transform, Protocol):
+    """A transform whose output may have another size in each training step."""
+
+    def resized(self, size: Size) -> Transform:
+        """The same with ``size``, ``(height, width)`` in pixels, as its output."""
+
+
 @dataclass(frozen=True)
 class EvalTransform:
     """Letterbox: the whole image, as large as fits, at the top left.
@@ -78,6 +85,10 @@ class TrainTransform:
             raise UsageError(f"jitter must be 0 < low <= high, got {self.jitter}")
         if not 0 <= self.flip <= 1:
             raise UsageError(f"flip must be in [0, 1], got {self.flip}")
+
+    def resized(self, size: Size) -> "TrainTransform":
+        """The same with ``size``, ``(height, width)`` in pixels, as its output."""
+        return replace(self, image_size=size)
 
     def __call__(
         self, image: Tensor, target: Target, generator: np.random.Generator

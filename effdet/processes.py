@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a process asks of the operating system about its relatives."""
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def die_with_parent(parent: int | None = None) -> bool:
+    """Have the kernel kill this process (SIGKILL) as soon as its parent ends, however that ends.
+
+    For loader workers, and for ranks under torchrun: without it a killed agent leaves its ranks
+    running, and a restarted job finds them still writing. The kernel watches the parent's *thread*
+    that started this process, so that thread must live as long as the process shall.
+
+    Args:
+        parent: process id that the parent must have; by default that of the parent now. Where
+            another process is the parent already, the right one is gone and this one ends.
+
+    Returns:
+        Whether the kernel will do it; False on systems other than Linux, where nothing is changed.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    expected = os.getppid() if parent is None else parent
+    try:
+        prctl = ctypes.CDLL(None).prctl
+    except (OSError, AttributeError):
+        return False
+    if prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), *[ctypes.c_ulong(0)] * 3) != 0:
+        return False
+    if os.getppid() != expected:  # it ended before the kernel was asked
+        os.kill(os.getpid(), signal.SIGKILL)
+    return True
