@@ -95,8 +95,8 @@ def largest_that_fits(try_step: Callable[[int], None], limit: int) -> int:
             enough = False
         else:
             enough = True
-        # Only here has the error, whose traceback holds the step's tensors, been let go.
-        gc.collect()
+        if not enough:  # only here has the error, whose traceback holds tensors, been let go
+            gc.collect()
         torch.cuda.empty_cache()
         return enough
 

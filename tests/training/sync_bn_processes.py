@@ -23,23 +23,23 @@ CPU = torch.device("cpu")
 
 
 def build() -> nn.Module:
-    """Two convolutions, each with a batch norm; the second norm without weights."""
+    """Two convolutions, each with a batch norm, the second without weights; in float64."""
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(3, 6, 3),
+        nn.Conv2d(3, 6, 3, bias=False),
         nn.BatchNorm2d(6, eps=1e-3, momentum=0.01),
         nn.SiLU(),
         nn.Sequential(nn.Conv2d(6, 4, 1, bias=False), nn.BatchNorm2d(4, affine=False)),
     )
     nn.init.normal_(model[1].weight)
-    return model
+    return model.double()
 
 
 def images_of(first: int, last: int) -> Tensor:
     """Images number ``first`` to ``last - 1`` of an endless set, far from zero mean."""
     numbered = (torch.Generator().manual_seed(number) for number in range(first, last))
     images = [10 + torch.randn(3, 8, 8, generator=generator) for generator in numbered]
-    return torch.stack(images) if images else torch.empty(0, 3, 8, 8)
+    return (torch.stack(images) if images else torch.empty(0, 3, 8, 8)).double()
 
 
 def two_steps(model: nn.Module, images: Tensor) -> dict[str, Any]:
