@@ -1,9 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
 
+from effdet import precision
 from effdet.errors import UsageError
-from effdet.precision import autocast, autocast_dtype, build_scaler
+from effdet.precision import (
+    autocast,
+    autocast_dtype,
+    build_scaler,
+    cpu_has_bfloat16,
+    set_tf32,
+    slow_amp_warning,
+)
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -48,3 +60,52 @@ def test_the_scaler_works_for_float16_only() -> None:
     scaler = build_scaler(CPU, torch.float16)
     assert scaler.is_enabled()
     assert scaler.scale(torch.ones(1)).item() > 1
+
+
+@pytest.fixture
+def _tf32_as_before() -> Iterator[None]:
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    yield
+    matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@pytest.mark.usefixtures("_tf32_as_before")
+@pytest.mark.parametrize("enabled", [True, False])
+def test_tf32_is_set_for_products_and_convolutions(enabled: bool) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        set_tf32(enabled)
+    assert torch.backends.cuda.matmul.allow_tf32 is enabled
+    assert torch.backends.cudnn.allow_tf32 is enabled
+    # What torch.compile asks for; with torch's newer setters it raises.
+    assert torch.get_float32_matmul_precision() == ("high" if enabled else "highest")
+
+
+def test_amp_is_warned_of_on_cpus_without_bfloat16_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: False)
+    warning = slow_amp_warning(CPU, torch.bfloat16)
+    assert warning is not None
+    assert "no instructions for it" in warning
+    assert slow_amp_warning(CPU, None) is None
+    assert slow_amp_warning(CUDA, torch.float16) is None
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: True)
+    assert slow_amp_warning(CPU, torch.bfloat16) is None
+
+
+@pytest.mark.parametrize(
+    ("known", "has"),
+    [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"bf16": True}, True),
+     ({"avx2": True, "avx512_bf16": False}, False), ({"neon": True}, False)],
+)  # fmt: skip
+def test_bfloat16_instructions_are_those_of_x86_and_arm(
+    known: dict[str, bool], has: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    assert cpu_has_bfloat16() is has
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs /proc/cpuinfo")
+def test_this_processor_says_the_same_as_linux() -> None:
+    words = Path("/proc/cpuinfo").read_text().split()
+    assert cpu_has_bfloat16() == any(w in words for w in ("avx512_bf16", "amx_bf16", "bf16"))

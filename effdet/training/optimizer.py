@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The optimizers, with weight decay on kernels only."""
+"""The optimizers, with weight decay on kernels only, and a step that may be skipped."""
+
+from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer as TorchOptimizer
 
 from effdet.config import Optimizer
 
 
 def build_optimizer(
     model: nn.Module, *, kind: Optimizer = "sgd", lr: float, momentum: float, weight_decay: float
-) -> torch.optim.Optimizer:
+) -> TorchOptimizer:
     """An optimizer that decays kernels, but no norms, biases or fusion weights.
 
+    It is fused where all parameters are float32 on a CPU or GPU: :func:`step_unless` then never
+    waits for the device. The saved state of another device or version can be loaded into it.
+
     Args:
-        model: whose trainable parameters to optimize.
+        model: whose trainable parameters to optimize, on the device where they stay.
         kind: ``sgd`` (with momentum, not Nesterov's: the reference's) or ``adamw``.
         lr: learning rate of the first step; a schedule changes it.
         momentum: of the velocity; AdamW's first beta.
@@ -24,9 +30,63 @@ def build_optimizer(
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    # Fused, found_inf of the loss scaler stays on the GPU: no waiting for it in every step.
-    fused = all(p.is_cuda for p in parameters)
+    fused = can_be_fused(parameters)
+    optimizer: TorchOptimizer
     if kind == "adamw":
         betas = (momentum, 0.999)
-        return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=fused, foreach=not fused)
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=fused, foreach=not fused)
+        optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas, fused=fused, foreach=not fused)
+    else:
+        optimizer = torch.optim.SGD(
+            groups, lr=lr, momentum=momentum, fused=fused, foreach=not fused
+        )
+
+    def after_loading(optimizer: TorchOptimizer) -> None:
+        # The state also brings the flags of the optimizer that it was saved from.
+        for group in optimizer.param_groups:
+            group["fused"], group["foreach"] = fused, not fused
+        _add_momentum(optimizer)
+
+    _add_momentum(optimizer)
+    optimizer.register_load_state_dict_post_hook(after_loading)
+    return optimizer
+
+
+def can_be_fused(parameters: Iterable[Tensor]) -> bool:
+    """Whether torch has a fused step for ``parameters``: float32, on CPUs or GPUs."""
+    return all(p.dtype == torch.float32 and p.device.type in ("cpu", "cuda") for p in parameters)
+
+
+def step_unless(optimizer: TorchOptimizer, found_inf: Tensor) -> None:
+    """One step of ``optimizer``, or none at all where ``found_inf`` is not 0.
+
+    A skipped step leaves weights and state as they are.
+
+    Args:
+        optimizer: one of :func:`build_optimizer`.
+        found_inf: one float32, 0 or 1, on the device of the parameters. The fused optimizers read
+            it there; for others the host waits for it.
+    """
+    if all(group["fused"] for group in optimizer.param_groups):
+        # The two attributes by which torch.amp.GradScaler tells a fused step what to do.
+        optimizer.grad_scale = None  # type: ignore[attr-defined]
+        optimizer.found_inf = found_inf  # type: ignore[attr-defined]
+        try:
+            optimizer.step()
+        finally:
+            del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
+    elif not found_inf.item():
+        optimizer.step()
+
+
+def _add_momentum(optimizer: TorchOptimizer) -> None:
+    """Give SGD a velocity of 0 where it has none.
+
+    torch makes it in the first step from uninitialised memory, which stays as it is where that
+    step is skipped. The first step from 0 gives the same numbers as torch's.
+    """
+    if not isinstance(optimizer, torch.optim.SGD):
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            if optimizer.state[parameter].get("momentum_buffer") is None:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
