@@ -2,6 +2,7 @@
 """From detections to COCO's figures."""
 
 from effdet.evaluation.coco import ClassFigures, CocoEvaluator, Metrics, score_files
+from effdet.evaluation.diagnosis import diagnose
 from effdet.evaluation.files import GroundTruth
 from effdet.evaluation.loop import evaluate
 from effdet.evaluation.report import check_output, format_metrics, write_metrics, write_results
@@ -12,6 +13,7 @@ __all__ = [
     "GroundTruth",
     "Metrics",
     "check_output",
+    "diagnose",
     "evaluate",
     "format_metrics",
     "score_files",

@@ -200,6 +200,10 @@ class RunLog:
         end = self.console.end_epoch
         self._try("standard output", end, self.epoch, self.epochs, seconds, found, measured)
 
+    def give_up(self, error: str, exit_code: int) -> None:
+        """Leave word of an error that ends the process from another thread."""
+        self.status("failed", error=error, exit_code=exit_code)
+
     def finish(self, values: Mapping[str, Any]) -> None:
         """Record the figures of the whole run."""
         found = plain_values(values)
