@@ -100,9 +100,7 @@ def train(config: TrainConfig, device: torch.device) -> None:
                 name=run.folder.name,
             )
         )
-        peers = stack.enter_context(
-            Peers(config.timeout, on_end=log.give_up, program="train.py")
-        )
+        peers = stack.enter_context(Peers(config.timeout, on_end=log.give_up, program="train.py"))
         control = stack.enter_context(Control(config.save_minutes))
 
         # Data and model
@@ -206,9 +204,7 @@ def train(config: TrainConfig, device: torch.device) -> None:
             log.end_epoch(values | {"lr": trainer.schedule(trainer.step - 1)}, figures)
             progress.end_epoch()
             last = progress.epoch > config.total_epochs or out_of_patience(config, progress)
-            checkpointer.save(
-                trainer, progress, log.history, figures, is_best=is_best, must=last
-            )
+            checkpointer.save(trainer, progress, log.history, figures, is_best=is_best, must=last)
             control.failed = checkpointer.failures >= FAILED_SAVES
         if out_of_patience(config, progress):
             log.say(f"no higher AP in {progress.stale} validations: the run ends here")
@@ -246,7 +242,7 @@ def validate(
         )
         results[name] = metrics, evaluator
     aps = {name: metrics.figures["AP"] for name, (metrics, _) in results.items()}
-    better = max(results, key=lambda name: -1.0 if aps[name] is None else aps[name])
+    better = max(results, key=lambda name: -1.0 if (ap := aps[name]) is None else ap)
     metrics, evaluator = results[better]
     of_each = {f"AP_{name}": ap for name, ap in aps.items()}
     return {**metrics.figures, "weights": better, **of_each}, evaluator
@@ -470,7 +466,8 @@ def introduce(
     if config.accumulate > 1:
         batch += f" x {config.accumulate} accumulated"
     log.say(f"run      {log.folder}  {config.total_epochs} epochs  batch {batch}")
-    if config.amp and (warning := slow_amp_warning(device)) is not None:
+    dtype = autocast_dtype(device, config.amp, config.amp_dtype)
+    if (warning := slow_amp_warning(device, dtype)) is not None:
         log.warn(warning)
 
 

@@ -66,7 +66,7 @@ def pick_device(name: str | None = None) -> torch.device:
     return device
 
 
-_host: dist.ProcessGroup | None = None
+_host: Any = None  # the group of the hosts
 
 
 @contextmanager
@@ -132,9 +132,7 @@ class HostMaximum:
             return list(values)
         maxima = self.finish()
         self._values = torch.tensor(values, dtype=torch.int64)
-        self._work = dist.all_reduce(
-            self._values, dist.ReduceOp.MAX, group=_host, async_op=True
-        )
+        self._work = dist.all_reduce(self._values, dist.ReduceOp.MAX, group=_host, async_op=True)
         return maxima
 
     def finish(self) -> list[int]:

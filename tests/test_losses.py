@@ -47,7 +47,9 @@ def losses_of(
 ) -> dict[str, Tensor]:
     """The losses of ``[B, A, K]`` logits and ``[B, A, 4]`` deltas."""
     criterion = DetectionLoss(lambda size: anchors, **settings)
-    assignment = criterion.assign(Batch(images=torch.zeros(len(targets), 3, 64, 64), targets=targets))
+    assignment = criterion.assign(
+        Batch(images=torch.zeros(len(targets), 3, 64, 64), targets=targets)
+    )
     normalizer = criterion.normalizer([assignment])
     return criterion(as_one_level(logits), as_one_level(deltas), assignment, normalizer)
 

@@ -166,7 +166,9 @@ class Trainer:
         kept = [buffer.clone() for buffer in self.bare_model.buffers()]
         images = torch.zeros(batch_size, 3, *image_size, device=self.device)
         self.set_train_mode()
-        self.backward([Batch(images=images, targets=[_no_target(image_size)] * batch_size)] * accumulate)
+        self.backward(
+            [Batch(images=images, targets=[_no_target(image_size)] * batch_size)] * accumulate
+        )
         self.optimizer.zero_grad(set_to_none=True)
         for buffer, value in zip(self.bare_model.buffers(), kept, strict=True):
             buffer.copy_(value)

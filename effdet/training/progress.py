@@ -69,16 +69,23 @@ class Progress:
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """The states of this process's random generators, as tensors and plain values."""
+    """The states of this process's random generators, as tensors and plain values.
+
+    Training draws from torch's alone; the others are for code of the user's.
+    """
     version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()  # type: ignore[misc]
+    numbers: dict[str, Any] = np.random.get_state(legacy=False)  # type: ignore[assignment] # noqa: NPY002
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         "python": [version, list(words), gauss],
-        "numpy": [str(name), torch.from_numpy(keys.astype(np.int64)), int(position),
-                  int(has_gauss), float(cached)],
-    }  # fmt: skip
+        "numpy": {
+            "key": torch.from_numpy(numbers["state"]["key"].astype(np.int64)),
+            "pos": int(numbers["state"]["pos"]),
+            "has_gauss": int(numbers["has_gauss"]),
+            "gauss": float(numbers["gauss"]),
+        },
+    }
 
 
 def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
@@ -88,5 +95,8 @@ def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["cuda"], device)
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    numbers = state["numpy"]
+    key = numbers["key"].numpy().astype(np.uint32)
+    np.random.set_state(  # noqa: NPY002
+        ("MT19937", key, numbers["pos"], numbers["has_gauss"], numbers["gauss"])
+    )

@@ -318,9 +318,7 @@ def test_an_epoch_counts_its_images_and_the_time_without_them(make_trainer: Make
         yield two_images()
 
     meter = Meter()
-    train_one_epoch(
-        make_trainer(ema=False), slow_loader(), meter, log_every=9, report=no_report
-    )
+    train_one_epoch(make_trainer(ema=False), slow_loader(), meter, log_every=9, report=no_report)
     assert (meter.steps, meter.images) == (2, 4)
     assert meter.waiting >= 0.2
 

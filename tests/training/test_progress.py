@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import random
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -46,10 +47,11 @@ def test_an_epoch_that_was_begun_keeps_its_meter() -> None:
 
 
 def draws() -> list[float]:
-    return [torch.rand(()).item(), random.random(), float(np.random.rand()), random.gauss(0, 1)]
+    number = float(np.random.rand())  # noqa: NPY002
+    return [torch.rand(()).item(), random.random(), number, random.gauss(0, 1)]
 
 
-def test_generators_go_on_from_their_states(tmp_path) -> None:
+def test_generators_go_on_from_their_states(tmp_path: Path) -> None:
     draws()
     file = tmp_path / "state.pt"
     torch.save(random_state(CPU), file)
