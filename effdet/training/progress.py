@@ -74,7 +74,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
     Training draws from torch's alone; the others are for code of the user's.
     """
     version, words, gauss = random.getstate()
-    numbers: dict[str, Any] = np.random.get_state(legacy=False)  # type: ignore[assignment] # noqa: NPY002
+    numbers: dict[str, Any] = np.random.get_state(legacy=False)  # noqa: NPY002
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
