@@ -41,7 +41,8 @@ def start_worker(worker_id: int) -> None:
     """Set a worker up (``worker_init_fn``): it ends with the main process, and only then.
 
     SIGINT and SIGTERM of a whole process group are for the main process, which still needs
-    batches until its state is saved.
+    batches until its state is saved. On Linux a worker ends with the thread that started it, so
+    the first pass over a loader must not be begun in a thread that ends before the last.
     """
     for number in _ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -168,7 +169,7 @@ class Workers:
         except (RuntimeError, OSError, EOFError) as error:
             if str(error).startswith("DataLoader timed out"):
                 told = self._hang(timeout)
-            elif self._find_dead(patient=isinstance(error, OSError | EOFError)):
+            elif self._find_dead():
                 told = self._death()
             else:
                 raise
@@ -179,8 +180,8 @@ class Workers:
         if any(not process.is_alive() for process in self.processes):
             raise self._death()
 
-    def _find_dead(self, patient: bool) -> bool:
-        end = time.monotonic() + (_DEATH_NOTICE_SECONDS if patient else 0)
+    def _find_dead(self) -> bool:
+        end = time.monotonic() + _DEATH_NOTICE_SECONDS
         while all(process.is_alive() for process in self.processes):
             if time.monotonic() >= end:
                 return False
@@ -239,7 +240,7 @@ class _Deaths:
         self._torch_handler: Callable[[int, FrameType | None], Any] | None = None
 
     def install(self) -> None:
-        """Wrap torch's handler, which is there since the first workers were started."""
+        """Wrap torch's handler, which is there once it has started workers."""
         if self._torch_handler is None and hasattr(signal, "SIGCHLD") and _in_main_thread():
             handler = signal.getsignal(signal.SIGCHLD)
             if callable(handler):
@@ -256,7 +257,11 @@ class _Deaths:
 
 
 _DEATHS = _Deaths()
-hold_back_deaths = _DEATHS.install
+
+
+def hold_back_deaths() -> None:
+    """Let the death of a worker disturb nothing but the wait for a batch; call it after a start."""
+    _DEATHS.install()
 
 
 def _in_main_thread() -> bool:
