@@ -157,12 +157,14 @@ class Workers:
         """
         try:
             # Not a context manager: one would let a death through on its way out.
-            _DEATHS.raise_here = _in_main_thread()
+            if _in_main_thread():
+                _DEATHS.waiting = self
             try:
-                self._refuse_dead()
+                if self.has_dead():
+                    raise self._death()
                 return batch()
             finally:
-                _DEATHS.raise_here = False
+                _DEATHS.waiting = None
         except DataError:
             self.kill()
             raise
@@ -176,13 +178,13 @@ class Workers:
             self.kill()
             raise told from error
 
-    def _refuse_dead(self) -> None:
-        if any(not process.is_alive() for process in self.processes):
-            raise self._death()
+    def has_dead(self) -> bool:
+        """Whether a worker has ended."""
+        return not all(process.is_alive() for process in self.processes)
 
     def _find_dead(self) -> bool:
         end = time.monotonic() + _DEATH_NOTICE_SECONDS
-        while all(process.is_alive() for process in self.processes):
+        while not self.has_dead():
             if time.monotonic() >= end:
                 return False
             time.sleep(0.01)
@@ -229,14 +231,17 @@ def _signal_name(number: int) -> str:
 
 
 class _Deaths:
-    """SIGCHLD handler around torch's: a worker's death raises only where a batch is waited for.
+    """SIGCHLD handler around torch's: a worker's death raises only where its batch is waited for.
 
     Torch's own raises in the main thread wherever it is, in the middle of a checkpoint too.
-    A death that is held back here is found when the next batch is asked for.
+    A death that is held back here is found when that loader's next batch is asked for.
+
+    Attributes:
+        waiting: the workers that the main thread waits for.
     """
 
     def __init__(self) -> None:
-        self.raise_here = False
+        self.waiting: Workers | None = None
         self._torch_handler: Callable[[int, FrameType | None], Any] | None = None
 
     def install(self) -> None:
@@ -252,7 +257,7 @@ class _Deaths:
         try:
             self._torch_handler(number, frame)
         except RuntimeError:
-            if self.raise_here:
+            if self.waiting is not None and self.waiting.has_dead():
                 raise
 
 
@@ -260,7 +265,7 @@ _DEATHS = _Deaths()
 
 
 def hold_back_deaths() -> None:
-    """Let the death of a worker disturb nothing but the wait for a batch; call it after a start."""
+    """Let a worker's death disturb nothing but the wait for its batch; call it after a start."""
     _DEATHS.install()
 
 

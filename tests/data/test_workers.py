@@ -242,6 +242,20 @@ def test_a_death_disturbs_nothing_but_the_wait_for_a_batch(coco: CocoDataset) ->
 
 
 @linux
+def test_a_death_in_one_loader_disturbs_no_other(coco: CocoDataset) -> None:
+    """As when a training worker, idle meanwhile, is killed during the validation."""
+    idle = load(coco, lambda: None, 1)
+    assert len(list(idle)) == 6
+
+    def kill_the_other() -> None:
+        os.kill(pids(idle)[0], signal.SIGKILL)
+        time.sleep(0.3)
+
+    assert len(list(load(coco, kill_the_other, 1))) == 6
+    assert "was killed by SIGKILL after image" in error_of(idle)
+
+
+@linux
 def test_worker_deaths_at_random_moments_are_always_told(coco: CocoDataset) -> None:
     draws = np.random.default_rng(5)
     told = 0
