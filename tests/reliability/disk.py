@@ -66,8 +66,9 @@ class Disk:
         return descriptor
 
     def fdopen(self, descriptor: int, mode: str) -> BinaryIO:
-        file, disk, inode = self._os[1](descriptor, mode), self, self.opened[descriptor]
-        assert inode is not None
+        file, disk, opened = self._os[1](descriptor, mode), self, self.opened[descriptor]
+        assert opened is not None, "only new files are written to"
+        inode: int = opened
 
         class Recorded(io.RawIOBase):
             def writable(self) -> bool:
