@@ -59,7 +59,7 @@ def test_every_key_is_an_option_and_changes_it(name: str) -> None:
 def test_every_preset_is_described_by_a_command_that_works() -> None:
     assert presets.__doc__ is not None
     entries = re.split(r"\n(?=``\w+``:)", presets.__doc__)[1:]
-    assert [re.match(r"``(\w+)``", entry).group(1) for entry in entries] == list(PRESETS)  # type: ignore[union-attr]
+    assert [re.match(r"``(\w+)``", entry).group(1) for entry in entries] == list(PRESETS)
     for name, entry in zip(PRESETS, entries, strict=True):
         (config,) = parsed(" ".join(entry.split()))
         for key, value in PRESETS[name].items():
