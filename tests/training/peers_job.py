@@ -126,6 +126,8 @@ if __name__ == "__main__":
     if distributed.is_launched() or modes == "alone":
         main(modes, timeout, folder)
     else:
+        import torch._dynamo  # the agent imports it to log an error: seconds
+
         for mode in modes.split(","):
             if os.fork() == 0:
                 launch(mode, timeout, Path(folder, mode))
