@@ -19,6 +19,8 @@ import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from effdet import distributed
 from effdet.errors import DataError, EffdetError
 from effdet.training.peers import Peers, report

@@ -158,7 +158,6 @@ def test_a_single_process_that_stands_still_ends_with_its_stack(tmp_path: Path) 
     done = subprocess.run(
         [sys.executable, JOB, "alone", "1", tmp_path],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=60,
