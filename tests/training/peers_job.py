@@ -19,6 +19,8 @@ import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from effdet import distributed
 from effdet.errors import DataError, EffdetError
 from effdet.training.peers import Peers, report
@@ -126,6 +128,8 @@ if __name__ == "__main__":
     if distributed.is_launched() or modes == "alone":
         main(modes, timeout, folder)
     else:
+        import torch._dynamo  # the agent imports it to log an error: seconds
+
         for mode in modes.split(","):
             if os.fork() == 0:
                 launch(mode, timeout, Path(folder, mode))
