@@ -199,7 +199,7 @@ def train(config: TrainConfig, device: torch.device) -> None:
                     poll=lambda: attend(phase="validation"),
                 )
                 if not figures["AP"] and progress.validations < DIAGNOSED and distributed.is_main():
-                    log.say(diagnose(evaluator, truth, class_map))
+                    log.say(diagnose(evaluator.results(), truth, class_map, evaluator.num_left_out))
             is_best = bool(figures) and progress.judge(figures["AP"])
             log.end_epoch(values | {"lr": trainer.schedule(trainer.step - 1)}, figures)
             progress.end_epoch()
