@@ -22,7 +22,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from effdet import distributed
-from effdet.errors import DataError, EffdetError
+from effdet.errors import DataError, run
 from effdet.training.peers import Peers, report
 
 BAD_STEP = 5
@@ -89,13 +89,7 @@ def job(mode: str, timeout: float, folder: Path) -> None:
 def main(mode: str, timeout: str, folder: str) -> None:
     # As in training: the launcher's SIGTERM alone does not end a process at once.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    try:
-        job(mode, float(timeout), Path(folder))
-    except EffdetError as error:
-        line = f"effdet: error: {error}"
-        if report(line):
-            print(line, file=sys.stderr, flush=True)
-        sys.exit(error.exit_code)
+    run(lambda: job(mode, float(timeout), Path(folder)), "effdet", report)
 
 
 def launch(mode: str, timeout: str, folder: Path) -> None:
