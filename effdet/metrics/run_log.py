@@ -16,6 +16,7 @@ import torch
 from effdet.config import Console as ConsoleKind
 from effdet.config import Sink as SinkName
 from effdet.errors import SignalError
+from effdet.files import replace_text
 from effdet.metrics.console import Lines, Progress, build_console
 from effdet.metrics.dllogger import (
     METADATA,
@@ -25,7 +26,6 @@ from effdet.metrics.dllogger import (
     build_stdout_logger,
 )
 from effdet.metrics.environment import append_environment, environment, peak_memory
-from effdet.metrics.files import replace_text
 from effdet.metrics.sinks import RunInfo, Sink, open_sink, require_installed
 from effdet.metrics.table import table_row, write_table
 from effdet.metrics.values import plain_values
