@@ -144,6 +144,7 @@ def patch_training(orders: Orders, phase: Phase) -> None:
             nonlocal steps
             steps += 1
             number = self.step + 1
+            phase.set("between steps")
             seconds = orders.slow[0] if number >= orders.slow_from else 0.0
             with phase.during(f"step {number}", seconds):
                 if number == orders.fault_step and distributed.rank() == 1:
