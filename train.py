@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from effdet import __version__, distributed, flags, processes
 from effdet.anchors import Anchors, num_anchors
@@ -29,7 +30,7 @@ from effdet.data import (
     build_train_loader,
     locate_split,
 )
-from effdet.errors import DivergedError, EffdetError, SignalError, run
+from effdet.errors import DivergedError, run
 from effdet.evaluation import CocoEvaluator, GroundTruth, Metrics, diagnose, evaluate
 from effdet.losses import DetectionLoss
 from effdet.metrics import RunLog
@@ -40,7 +41,7 @@ from effdet.presets import PRESETS
 from effdet.structures import ClassMap
 from effdet.training import (
     BEST,
-    FAILED_SAVES,
+    Attendant,
     Checkpointer,
     Control,
     ModelEma,
@@ -53,6 +54,7 @@ from effdet.training import (
     find_batch_size,
     is_out_of_memory,
     open_run,
+    report,
     save_batches,
     saved_settings,
     seed_epoch,
@@ -63,6 +65,9 @@ from effdet.weights import load_backbone, load_detector_weights
 
 DIAGNOSED = 3
 """Validations at the beginning after which an AP of 0 is looked into."""
+
+GROUP_SECONDS = 60.0
+"""How much longer than the watch over the processes their group waits."""
 
 
 def main() -> None:
@@ -78,7 +83,8 @@ def main() -> None:
     if distributed.is_launched():
         processes.die_with_parent()
     device = distributed.pick_device(config.device)
-    with distributed.process_group(device, config.timeout):
+    # The watch over the processes knows more about who hangs than the group: it goes first.
+    with distributed.process_group(device, config.timeout + GROUP_SECONDS):
         train(config, device)
 
 
@@ -148,22 +154,15 @@ def train(config: TrainConfig, device: torch.device) -> None:
         introduce(log, config, model, train_set, val_set, train_loader, device)
         log.say(f"weights  {origin}")
 
-        @torch.inference_mode(False)
-        def attend(images: int = 0, phase: str = "training") -> None:
-            """Between two steps: say that we are alive, and do what all processes are told."""
-            progress.images += images
-            peers.beat(trainer.step, phase)
-            log.tick(progress.images // step_images)
-            orders = control.poll()
-            if orders.failed:
-                raise EffdetError(f"{FAILED_SAVES} checkpoints in a row could not be written")
-            if orders.signal or orders.save:
-                must = orders.signal != 0
-                checkpointer.save(trainer, progress, log.history, must=must)
-                control.failed = checkpointer.failures >= FAILED_SAVES
-            if orders.signal:
-                raise SignalError(orders.signal, going_on(run.folder, trainer.step))
-
+        attendant = Attendant(
+            trainer=trainer,
+            progress=progress,
+            checkpointer=checkpointer,
+            control=control,
+            peers=peers,
+            log=log,
+            step_images=step_images,
+        )
         while progress.epoch <= config.total_epochs and not out_of_patience(config, progress):
             epoch = progress.epoch
             train_loader.set_position(epoch, progress.images)
@@ -175,16 +174,16 @@ def train(config: TrainConfig, device: torch.device) -> None:
                 with explained_memory_errors(config, sizes.largest, device):
                     train_one_epoch(
                         trainer,
-                        train_loader,
+                        attendant.announced(train_loader),
                         progress.meter,
                         accumulate=config.accumulate,
                         log_every=config.log_every,
                         report=log.step,
-                        after_step=attend,
+                        after_step=attendant.after_step,
                     )
             except DivergedError as error:
                 progress.images += step_images if error.batches else 0
-                checkpointer.save(trainer, progress, log.history)
+                attendant.save()
                 raise keep_diverged(error, run.folder, trainer, train_set, progress) from error
             values = progress.meter.means()
             figures: dict[str, Any] = {}
@@ -196,16 +195,15 @@ def train(config: TrainConfig, device: torch.device) -> None:
                     val_loader,
                     postprocess,
                     lambda: CocoEvaluator(truth, class_map, config.evaluator),
-                    poll=lambda: attend(phase="validation"),
+                    poll=attendant.during_validation,
                 )
                 if not figures["AP"] and progress.validations < DIAGNOSED and distributed.is_main():
-                    log.say(diagnose(evaluator, truth, class_map))
+                    log.say(diagnose(evaluator.results(), truth, class_map, evaluator.num_left_out))
             is_best = bool(figures) and progress.judge(figures["AP"])
             log.end_epoch(values | {"lr": trainer.schedule(trainer.step - 1)}, figures)
             progress.end_epoch()
             last = progress.epoch > config.total_epochs or out_of_patience(config, progress)
-            checkpointer.save(trainer, progress, log.history, figures, is_best=is_best, must=last)
-            control.failed = checkpointer.failures >= FAILED_SAVES
+            attendant.save(figures=figures, is_best=is_best, must=last)
         if out_of_patience(config, progress):
             log.say(f"no higher AP in {progress.stale} validations: the run ends here")
         log.finish({"best_AP": progress.best_ap})
@@ -257,11 +255,6 @@ def is_validated(config: TrainConfig, epoch: int) -> bool:
 def out_of_patience(config: TrainConfig, progress: Progress) -> bool:
     """Whether there was no higher AP for so long that the run is given up."""
     return 0 < config.patience <= progress.stale
-
-
-def going_on(folder: Path, step: int) -> str:
-    """What to tell whoever ended the run."""
-    return f"ended by a signal and saved at step {step}; go on with --resume {folder}"
 
 
 @contextlib.contextmanager
@@ -481,4 +474,4 @@ def load_initial_weights(model: EfficientDet, config: TrainConfig, class_map: Cl
 
 
 if __name__ == "__main__":
-    run(main, "train.py")
+    run(record(main), "train.py", report)

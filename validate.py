@@ -12,6 +12,7 @@ import dataclasses
 import sys
 
 import torch
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from effdet import distributed, flags
 from effdet.anchors import build_anchors
@@ -30,6 +31,7 @@ from effdet.evaluation import (
 )
 from effdet.postprocess import Postprocess
 from effdet.precision import autocast_dtype
+from effdet.training import report
 from effdet.weights import load_checkpoint, load_model
 
 
@@ -107,4 +109,4 @@ def validate(config: ValidateConfig, device: torch.device) -> Metrics:
 
 
 if __name__ == "__main__":
-    run(main, "validate.py")
+    run(record(main), "validate.py", report)

@@ -82,10 +82,17 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     return f"; did you mean {' or '.join(matches)}?" if matches else ""
 
 
-def run(main: Callable[[], None], program: str) -> None:
+def run(
+    main: Callable[[], None], program: str, report: Callable[[str], bool] = lambda line: True
+) -> None:
     """Call ``main`` and turn a user's mistake into one line on stderr and its exit code.
 
     With ``--debug`` on the command line or ``EFFDET_DEBUG=1`` the traceback is printed as well.
+
+    Args:
+        main: the program.
+        program: what the line begins with.
+        report: called with the line; whether to print it. Of many processes one is enough.
     """
     debug = "--debug" in sys.argv or os.environ.get("EFFDET_DEBUG") == "1"
     try:
@@ -100,7 +107,9 @@ def run(main: Callable[[], None], program: str) -> None:
     except (EffdetError, OSError) as error:
         if debug:
             traceback.print_exc()
-        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        line = f"{program}: error: {' '.join(str(error).split())}"
+        if report(line) or debug:
+            print(line, file=sys.stderr)
         code = getattr(error, "exit_code", 1)
     else:
         return

@@ -58,6 +58,8 @@ def new_folder(output: str | Path, advice: str) -> Path:
 def check_writable(folder: Path) -> None:
     """Try what a save does (write, fsync, rename) before hours of work depend on it.
 
+    The folders above it are synced as well: a new folder must not be lost with what is in it.
+
     Raises:
         UsageError: with the system's reason.
     """
@@ -68,6 +70,9 @@ def check_writable(folder: Path) -> None:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
         raise UsageError(f"--output {folder} cannot be written to: {reason}") from error
+    for parent in folder.absolute().parents:
+        with contextlib.suppress(OSError):  # those that are not ours to read are not new
+            _sync_folder(parent)
 
 
 def write_atomically(

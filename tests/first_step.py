@@ -45,7 +45,7 @@ def main(data: str, global_batch: int, output: str) -> None:
         freeze_bn=True,
     )
     trainer.set_train_mode()
-    loader.set_epoch(0)
+    loader.set_position(0)
     losses = trainer.backward(next(iter(loader)))
     loss = distributed.all_reduce_sum(losses["loss"].detach()) / distributed.world_size()
     if distributed.is_main():

@@ -41,7 +41,8 @@ def start_worker(worker_id: int) -> None:
     """Set a worker up (``worker_init_fn``): it ends with the main process, and only then.
 
     SIGINT and SIGTERM of a whole process group are for the main process, which still needs
-    batches until its state is saved.
+    batches until its state is saved. On Linux a worker ends with the thread that started it, so
+    the first pass over a loader must not be begun in a thread that ends before the last.
     """
     for number in _ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -156,32 +157,34 @@ class Workers:
         """
         try:
             # Not a context manager: one would let a death through on its way out.
-            _DEATHS.raise_here = _in_main_thread()
+            if _in_main_thread():
+                _DEATHS.waiting = self
             try:
-                self._refuse_dead()
+                if self.has_dead():
+                    raise self._death()
                 return batch()
             finally:
-                _DEATHS.raise_here = False
+                _DEATHS.waiting = None
         except DataError:
             self.kill()
             raise
         except (RuntimeError, OSError, EOFError) as error:
             if str(error).startswith("DataLoader timed out"):
                 told = self._hang(timeout)
-            elif self._find_dead(patient=isinstance(error, OSError | EOFError)):
+            elif self._find_dead():
                 told = self._death()
             else:
                 raise
             self.kill()
             raise told from error
 
-    def _refuse_dead(self) -> None:
-        if any(not process.is_alive() for process in self.processes):
-            raise self._death()
+    def has_dead(self) -> bool:
+        """Whether a worker has ended."""
+        return not all(process.is_alive() for process in self.processes)
 
-    def _find_dead(self, patient: bool) -> bool:
-        end = time.monotonic() + (_DEATH_NOTICE_SECONDS if patient else 0)
-        while all(process.is_alive() for process in self.processes):
+    def _find_dead(self) -> bool:
+        end = time.monotonic() + _DEATH_NOTICE_SECONDS
+        while not self.has_dead():
             if time.monotonic() >= end:
                 return False
             time.sleep(0.01)
@@ -228,18 +231,21 @@ def _signal_name(number: int) -> str:
 
 
 class _Deaths:
-    """SIGCHLD handler around torch's: a worker's death raises only where a batch is waited for.
+    """SIGCHLD handler around torch's: a worker's death raises only where its batch is waited for.
 
     Torch's own raises in the main thread wherever it is, in the middle of a checkpoint too.
-    A death that is held back here is found when the next batch is asked for.
+    A death that is held back here is found when that loader's next batch is asked for.
+
+    Attributes:
+        waiting: the workers that the main thread waits for.
     """
 
     def __init__(self) -> None:
-        self.raise_here = False
+        self.waiting: Workers | None = None
         self._torch_handler: Callable[[int, FrameType | None], Any] | None = None
 
     def install(self) -> None:
-        """Wrap torch's handler, which is there since the first workers were started."""
+        """Wrap torch's handler, which is there once it has started workers."""
         if self._torch_handler is None and hasattr(signal, "SIGCHLD") and _in_main_thread():
             handler = signal.getsignal(signal.SIGCHLD)
             if callable(handler):
@@ -251,12 +257,16 @@ class _Deaths:
         try:
             self._torch_handler(number, frame)
         except RuntimeError:
-            if self.raise_here:
+            if self.waiting is not None and self.waiting.has_dead():
                 raise
 
 
 _DEATHS = _Deaths()
-hold_back_deaths = _DEATHS.install
+
+
+def hold_back_deaths() -> None:
+    """Let a worker's death disturb nothing but the wait for its batch; call it after a start."""
+    _DEATHS.install()
 
 
 def _in_main_thread() -> bool:

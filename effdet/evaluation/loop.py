@@ -26,6 +26,8 @@ def evaluate(
     dtype: torch.dtype | None = None,
     channels_last: bool = True,
     progress: bool = False,
+    poll: Callable[[], None] | None = None,
+    rounds: int | None = None,
 ) -> Metrics:
     """COCO figures of ``model``, the same on every process.
 
@@ -38,17 +40,32 @@ def evaluate(
         dtype: mixed-precision type, None for full precision.
         channels_last: memory format of the images.
         progress: show a bar on stderr, on the main process.
+        poll: called before each batch; what it raises ends the evaluation. With several processes
+            it may be a collective: it is called ``rounds`` times on each.
+        rounds: the largest number of batches of any process; this one's if None.
+
+    Raises:
+        ValueError: where there are more batches than ``rounds``.
     """
     model.eval()
+    done = 0
     for batch in tqdm(
         batches, "detecting", disable=None if progress and distributed.is_main() else True
     ):
+        if done == rounds:
+            raise ValueError(f"rounds must be the largest number of batches, got {rounds}")
+        done += 1
+        if poll is not None:
+            poll()
         batch = batch.to(device, channels_last)
         with autocast(device, dtype):
             cls_logits, box_deltas = model(batch.images)
         found = postprocess(cls_logits, box_deltas, batch.targets)
         for target, detections in zip(batch.targets, found, strict=True):
             evaluator.update(target.image_id, detections)
+    if poll is not None:
+        for _ in range(done, rounds or done):
+            poll()
     evaluator.gather()
     metrics: Metrics = distributed.broadcast_from_main(
         evaluator.evaluate() if distributed.is_main() else None

@@ -118,7 +118,7 @@ class Bar(Lines):
             total=steps,
             position=0,
             desc=f"epoch {epoch}/{epochs}",
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
+            bar_format="{desc} |{bar}| {n_fmt}/{total_fmt}{postfix}",
             **_ON_STDOUT,
             file=sys.stdout,
         )
@@ -166,17 +166,20 @@ def build_console(kind: ConsoleKind) -> Lines:
 
 
 def is_terminal() -> bool:
-    """Whether standard output is a terminal that can move its cursor."""
-    return sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    """Whether standard output is a terminal that can move its cursor and tells its width."""
+    if sys.stdout is None or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
+        return False
+    return os.get_terminal_size(sys.stdout.fileno()).columns > 0
 
 
 def describe(values: Mapping[str, Any]) -> dict[str, str]:
     """The plain values of the last steps in words; what is not there is left out."""
     shown = {name: _NotFinite() if value is None else value for name, value in values.items()}
-    if values.get("memory") is not None:
+    for name in ("memory", "skipped"):
+        if not values.get(name):
+            shown.pop(name, None)
+    if "memory" in shown:
         shown["memory"] = size(values["memory"])
-    if values.get("skipped") == 0:
-        del shown["skipped"]
     parts = {}
     for name, text in _PARTS.items():
         with contextlib.suppress(KeyError):

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop and what it needs."""
 
+from effdet.training.attendant import Attendant
 from effdet.training.batch_size import explain_out_of_memory, find_batch_size, is_out_of_memory
-from effdet.training.checkpoint import FAILED_SAVES, Checkpointer
+from effdet.training.checkpoint import Checkpointer
 from effdet.training.control import Control, Orders
 from effdet.training.ema import ModelEma
 from effdet.training.engine import Trainer, seed_epoch, train_one_epoch
 from effdet.training.meter import Meter
 from effdet.training.optimizer import build_optimizer
-from effdet.training.peers import Peers
+from effdet.training.peers import Peers, report
 from effdet.training.progress import Progress
 from effdet.training.replay import load_batches, save_batches
 from effdet.training.resume import open_run, saved_settings
@@ -18,8 +19,8 @@ from effdet.training.sync_bn import synchronize_batch_norm
 
 __all__ = [
     "BEST",
-    "FAILED_SAVES",
     "LAST",
+    "Attendant",
     "Checkpointer",
     "Control",
     "Meter",
@@ -35,6 +36,7 @@ __all__ = [
     "is_out_of_memory",
     "load_batches",
     "open_run",
+    "report",
     "save_batches",
     "saved_settings",
     "seed_epoch",

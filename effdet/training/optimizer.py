@@ -59,7 +59,8 @@ def can_be_fused(parameters: Iterable[Tensor]) -> bool:
 def step_unless(optimizer: TorchOptimizer, found_inf: Tensor) -> None:
     """One step of ``optimizer``, or none at all where ``found_inf`` is not 0.
 
-    A skipped step leaves weights and state as they are.
+    A skipped step leaves weights and state as they are. Gradients must have the strides of their
+    weights, as those that autograd makes: torch's fused steps do not look.
 
     Args:
         optimizer: one of :func:`build_optimizer`.

@@ -121,6 +121,13 @@ class _Peer:
     def silent(self) -> bool:
         return self.silence > SILENCE
 
+    @property
+    def stuck(self) -> bool:
+        """Whether it may be what a collective waited for until it gave up."""
+        if self.post is None:
+            return False
+        return self.silent or (self.post.age > BLAME_SECONDS and not self.post.waits)
+
 
 class Peers:
     """Watches over the processes of a group; every process enters one and calls :meth:`beat`.
@@ -230,16 +237,17 @@ class Peers:
             peers = self._look()
             text = self._verdict_text() or self._cause(peers, peers)
             if text is None and time.monotonic() > deadline:
-                silent = [rank for rank in peers if peers[rank].silent and peers[rank].post]
-                text = self._hang_text(peers, silent) if silent else None
+                stuck = [rank for rank, peer in peers.items() if rank != self.rank and peer.stuck]
+                text = self._hang_text(peers, stuck) if stuck else None
                 break
             if text is not None:
                 break
             self._beside_the_end()
             time.sleep(0.1)
         else:
-            text = f"the connection to the other processes and to their store broke: {_text(error)}"
+            text = f"{_store_host()} is gone: {_text(error)}"
         text = text or f"the connection between the processes broke, all still run: {_text(error)}"
+        self._let_the_failed_end(deadline)
         self._say_end("peer", text)
         return PeerError(text)
 
@@ -345,6 +353,15 @@ class Peers:
         if peer is not None and peer.post is not None and peer.state:
             with contextlib.suppress(OSError):
                 os.kill(peer.post.pid, signal.SIGKILL)
+
+    def _let_the_failed_end(self, deadline: float) -> None:
+        """A process with an error of its own shall print it first, and torchrun see it first."""
+        while time.monotonic() < deadline and any(
+            peer.end is not None and peer.end["kind"] == "failed" and peer.state != ""
+            for rank, peer in self._look().items()
+            if rank != self.rank
+        ):
+            time.sleep(0.1)
 
     def _beside_the_end(self) -> None:
         """Let the watch finish where it has begun to end this process."""
@@ -580,7 +597,10 @@ def _is_broken(error: BaseException) -> bool:
     """Whether ``error`` comes from a collective and not from our own code."""
     if isinstance(error, EffdetError) or not isinstance(error, RuntimeError):
         return False
-    return isinstance(error, dist.DistError) or _BROKEN.search(str(error)) is not None
+    text = str(error)
+    if text.startswith("DataLoader"):  # "timed out after 300 seconds"
+        return False
+    return isinstance(error, dist.DistError) or _BROKEN.search(text) is not None
 
 
 def _text(error: BaseException) -> str:
@@ -589,6 +609,13 @@ def _text(error: BaseException) -> str:
     if isinstance(error, EffdetError):
         return text
     return f"{type(error).__name__}: {text}"[:400] if text else type(error).__name__
+
+
+def _store_host() -> str:
+    """Who holds the store of the group."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        return "the launcher of the processes"
+    return "rank 0, which holds the store of the group,"
 
 
 def _machine() -> str:

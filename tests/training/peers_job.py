@@ -19,8 +19,10 @@ import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from effdet import distributed
-from effdet.errors import DataError, EffdetError
+from effdet.errors import DataError, run
 from effdet.training.peers import Peers, report
 
 BAD_STEP = 5
@@ -87,13 +89,7 @@ def job(mode: str, timeout: float, folder: Path) -> None:
 def main(mode: str, timeout: str, folder: str) -> None:
     # As in training: the launcher's SIGTERM alone does not end a process at once.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    try:
-        job(mode, float(timeout), Path(folder))
-    except EffdetError as error:
-        line = f"effdet: error: {error}"
-        if report(line):
-            print(line, file=sys.stderr, flush=True)
-        sys.exit(error.exit_code)
+    run(lambda: job(mode, float(timeout), Path(folder)), "effdet", report)
 
 
 def launch(mode: str, timeout: str, folder: Path) -> None:
@@ -126,6 +122,8 @@ if __name__ == "__main__":
     if distributed.is_launched() or modes == "alone":
         main(modes, timeout, folder)
     else:
+        import torch._dynamo  # the agent imports it to log an error: seconds
+
         for mode in modes.split(","):
             if os.fork() == 0:
                 launch(mode, timeout, Path(folder, mode))

@@ -130,7 +130,7 @@ def explained(error: BaseException, **changes: object) -> str:
     values = {
         "batch_size": 16, "accumulate": 1, "image_size": (512, 640), "amp": False, "device": CPU,
     }  # fmt: skip
-    explanation = explain_out_of_memory(error, **(values | changes))  # type: ignore[arg-type]
+    explanation = explain_out_of_memory(error, **(values | changes))
     assert isinstance(explanation, DeviceMemoryError)
     assert explanation.exit_code == 8
     assert "\n" not in str(explanation)

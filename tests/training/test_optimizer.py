@@ -229,3 +229,23 @@ def test_the_state_of_a_plain_optimizer_without_steps_can_be_loaded(kind: Optimi
     step_unless(optimizer, FOUND)
     for parameter in model.parameters():
         assert all(not value.any() for value in optimizer.state[parameter].values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_channels_last_model_takes_the_step_of_its_gradients(kind: Optimizer) -> None:
+    """The fused steps go through memory as it lies."""
+    model, twin = net().to(memory_format=torch.channels_last), net()
+    optimizer, peer = build(model, kind), build(twin, kind)
+    for group in peer.param_groups:
+        group["fused"], group["foreach"] = False, True
+    x = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(1))
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(x).square().sum().backward()
+        for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+            assert p.grad is not None
+            q.grad = p.grad.clone(memory_format=torch.contiguous_format)
+        step_unless(optimizer, NOT_FOUND)
+        peer.step()
+    for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+        assert_close(p, q, rtol=1e-5, atol=1e-7)

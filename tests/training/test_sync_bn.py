@@ -66,7 +66,7 @@ def test_alone_nothing_changes() -> None:
     model = build()
     norm = model[1]
     assert synchronize_batch_norm(model, "all", CPU) is model
-    assert synchronize_batch_norm(model, 8, CPU)[1] is norm  # type: ignore[index]
+    assert synchronize_batch_norm(model, 8, CPU)[1] is norm
     assert type(norm) is nn.BatchNorm2d
 
 

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why a model finds nothing: what to look at when AP is 0."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from effdet.boxes import box_iou
+from effdet.evaluation.files import Floats, GroundTruth, Ids, Results
+from effdet.structures import ClassMap
+
+SHOWN = 10
+"""Classes in a histogram."""
+SCORES = (0.05, 0.3, 0.5)
+"""Scores above which detections are counted."""
+CONFIDENT = 0.3
+"""Score of a detection that the model means; below it boxes hit others by chance."""
+MATCH = 0.5
+"""IoU of boxes that are taken for the same object."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Overlap:
+    """How well each of ``N`` ground-truth boxes is met.
+
+    Attributes:
+        any_class: ``[N]`` best IoU with a detection of its image.
+        right_class: ``[N]`` best IoU with one of its class.
+        found_as: ``[N]`` category of the detection that met it best, 0 where there is none.
+    """
+
+    any_class: Floats
+    right_class: Floats
+    found_as: Ids
+
+
+def diagnose(
+    results: Results, ground_truth: GroundTruth, class_map: ClassMap, num_left_out: int = 0
+) -> str:
+    """Counts of boxes and detections, how they overlap, their classes, and the likely cause.
+
+    After :func:`~effdet.evaluation.loop.evaluate` the main process has all of it in its
+    :class:`~effdet.evaluation.coco.CocoEvaluator`.
+
+    Args:
+        results: the detections of all images.
+        ground_truth: what was to be found.
+        class_map: the model's classes.
+        num_left_out: detections of classes that the ground truth has no category for.
+
+    Returns:
+        Several lines; the last one begins with ``likely cause:`` and says what to do.
+    """
+    truth = _boxes(ground_truth)
+    overlap = _overlap(results, truth)
+    confident = _select(results, results.scores > CONFIDENT)
+    lines = [
+        _truth_line(ground_truth, truth),
+        _detections_line(results, num_left_out),
+        _overlap_line("all", overlap),
+        _overlap_line(f"score > {CONFIDENT}", _overlap(confident, truth)),
+        f"classes of boxes       {_histogram(truth.category_ids, ground_truth)}",
+        f"classes of detections  {_histogram(results.category_ids, ground_truth)}",
+        f"likely cause: {_cause(results, truth, ground_truth, class_map, num_left_out)}",
+    ]
+    return "\n".join(lines)
+
+
+def _boxes(ground_truth: GroundTruth) -> Results:
+    """The boxes to be found, without crowd regions, in the form of results."""
+    rows = [row for row in ground_truth.annotations if not row["iscrowd"]]
+    boxes = Results(
+        image_ids=np.array([row["image_id"] for row in rows], np.int64),
+        category_ids=np.array([row["category_id"] for row in rows], np.int64),
+        boxes=np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4),
+        scores=np.ones(len(rows)),
+    )
+    return Results.join([boxes])
+
+
+def _select(results: Results, mask: NDArray[np.bool_]) -> Results:
+    return Results(
+        image_ids=results.image_ids[mask],
+        category_ids=results.category_ids[mask],
+        boxes=results.boxes[mask],
+        scores=results.scores[mask],
+    )
+
+
+def _xyxy(boxes: Floats) -> Tensor:
+    return torch.from_numpy(np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1))
+
+
+def _overlap(results: Results, truth: Results) -> _Overlap:
+    """Best overlaps, image by image; both must be in rising order of image id."""
+    any_class, right_class = np.zeros(len(truth)), np.zeros(len(truth))
+    found_as = np.zeros(len(truth), np.int64)
+    boxes, found = _xyxy(truth.boxes), _xyxy(results.boxes)
+    for image_id in np.unique(truth.image_ids):
+        rows = _rows(truth, image_id)
+        columns = _rows(results, image_id)
+        if columns.start == columns.stop:
+            continue
+        iou = box_iou(boxes[rows], found[columns]).numpy()  # [boxes, detections]
+        best = iou.argmax(axis=1)
+        any_class[rows] = iou.max(axis=1)
+        found_as[rows] = results.category_ids[columns][best]
+        same = truth.category_ids[rows][:, None] == results.category_ids[columns][None]
+        right_class[rows] = np.where(same, iou, 0).max(axis=1)
+    return _Overlap(any_class=any_class, right_class=right_class, found_as=found_as)
+
+
+def _rows(results: Results, image_id: int) -> slice:
+    first, last = (np.searchsorted(results.image_ids, image_id, side) for side in ("left", "right"))
+    return slice(int(first), int(last))
+
+
+def _truth_line(ground_truth: GroundTruth, truth: Results) -> str:
+    crowds = len(ground_truth.annotations) - len(truth)
+    return (
+        f"ground truth  {len(truth):,} boxes in {len(np.unique(truth.image_ids)):,} of "
+        f"{len(ground_truth.image_ids):,} images"
+        + (f", {crowds:,} crowd regions" if crowds else "")
+    )
+
+
+def _detections_line(results: Results, num_left_out: int) -> str:
+    above = ", ".join(f"> {score}: {(results.scores > score).sum():,}" for score in SCORES)
+    highest = f"{results.scores.max():.3f}" if len(results) else "none"
+    line = f"detections    {len(results):,}; score {above}; highest {highest}"
+    return line + (f"; {num_left_out:,} of other classes left out" if num_left_out else "")
+
+
+def _overlap_line(of: str, overlap: _Overlap) -> str:
+    if not len(overlap.any_class):
+        return f"best IoU      no boxes to meet ({of})"
+    parts = [
+        f"{name} mean {values.mean():.3f}, {_percent(values >= MATCH)} of boxes >= {MATCH}"
+        for name, values in (("any class", overlap.any_class), ("right", overlap.right_class))
+    ]
+    return f"best IoU      {'; '.join(parts)} ({of})"
+
+
+def _percent(mask: Iterable[bool]) -> str:
+    return f"{100 * np.mean(list(mask)):.0f} %"
+
+
+def _histogram(category_ids: Ids, ground_truth: GroundTruth) -> str:
+    counts = Counter(category_ids.tolist())
+    if not counts:
+        return "none"
+    shown = [
+        f"{ground_truth.categories[i]} {count:,} ({100 * count / len(category_ids):.0f} %)"
+        for i, count in counts.most_common(SHOWN)
+    ]
+    more = len(counts) - len(shown)
+    return ", ".join(shown) + (f", and {more} more" if more > 0 else "")
+
+
+def _cause(
+    results: Results,
+    truth: Results,
+    ground_truth: GroundTruth,
+    class_map: ClassMap,
+    num_left_out: int,
+) -> str:
+    """What most probably is wrong, and what to do about it."""
+    confident = _select(results, results.scores > CONFIDENT)
+    if not len(truth):
+        return (
+            f"{ground_truth.name} has no boxes; check --val-annotations and its `annotations` list"
+        )
+    if num_left_out > len(results):
+        return (
+            "most detections are of classes that the ground truth has no category for; check that "
+            "the categories of the training and the validation file are the same"
+        )
+    if not len(results):
+        return (
+            "nothing is found at all, not even with a low score; the weights may not be finite or "
+            "the score threshold too high: look at the loss and at --score-threshold"
+        )
+    if not len(confident):
+        return (
+            f"no detection has a score above {CONFIDENT}: it is too early to say, or nothing is "
+            "learned; train on, and if the loss does not fall, change --lr (0.08 is for a global "
+            "batch of 64) or start from --weights"
+        )
+    overlap = _overlap(confident, truth)
+    met = overlap.any_class >= MATCH
+    found_classes = Counter(confident.category_ids.tolist())
+    most, count = found_classes.most_common(1)[0]
+    if count >= 0.95 * len(confident) and len(np.unique(truth.category_ids)) > 1:
+        share = (truth.category_ids == most).mean()
+        if share < 0.5:
+            return (
+                f"{100 * count / len(confident):.0f} % of the detections are "
+                f"{ground_truth.categories[most]}, but only {100 * share:.0f} % of the boxes; the "
+                "classes are very uneven or their ids were lost in a conversion: check the "
+                "category_id of the training annotations"
+            )
+    if met.mean() < 0.1:
+        return _no_overlap(confident, truth, ground_truth)
+    if (overlap.right_class >= MATCH).mean() < 0.5 * met.mean():
+        return _wrong_class(truth.category_ids[met], overlap.found_as[met], ground_truth, class_map)
+    return (
+        "boxes of the right class are met, but with too low scores or too loosely; train on, and "
+        "look at the pictures of effdet predict"
+    )
+
+
+def _no_overlap(confident: Results, truth: Results, ground_truth: GroundTruth) -> str:
+    start = "confident boxes are not where the objects are"
+    swapped = Results(
+        image_ids=confident.image_ids,
+        category_ids=confident.category_ids,
+        boxes=confident.boxes[:, [1, 0, 3, 2]],
+        scores=confident.scores,
+    )
+    if (_overlap(swapped, truth).any_class >= MATCH).mean() >= 0.3:
+        return (
+            f"{start}, but would be with x and y exchanged: the boxes of one of the annotation "
+            "files are (y, x, height, width); COCO's are (x, y, width, height)"
+        )
+    reach = [_reach(part) for part in (confident, truth)]
+    ratio = reach[0] / max(reach[1], 1e-9)
+    if not 0.5 <= ratio <= 2:
+        return (
+            f"{start}: they reach to {reach[0]:.0f} pixels, those of the ground truth to "
+            f"{reach[1]:.0f}; the images or the annotations are of another size: check width and "
+            f"height in {ground_truth.name}"
+        )
+    return (
+        f"{start}; check that the box order is COCO's (x, y, width, height) in both annotation "
+        "files, and that the images are those that were annotated (size, rotation, file names)"
+    )
+
+
+def _reach(results: Results) -> float:
+    """How far right and down boxes reach, in pixels; a few strays do not count."""
+    return float(np.quantile((results.boxes[:, :2] + results.boxes[:, 2:]).max(axis=1), 0.9))
+
+
+def _wrong_class(wanted: Ids, found: Ids, ground_truth: GroundTruth, class_map: ClassMap) -> str:
+    """Boxes are met by detections of other classes; ``wanted`` and ``found`` are category ids."""
+    index_of, names = class_map.index_of, ground_truth.categories
+    pairs = Counter((w, f) for w, f in zip(wanted.tolist(), found.tolist()) if w != f)
+    shown = ", ".join(f"{names[w]} as {names[f]}" for (w, f), _ in pairs.most_common(3))
+    text = f"boxes are met, but by other classes ({shown})"
+    shifts = Counter({0: 0})
+    for (w, f), count in pairs.items():
+        shifts[index_of[f] - index_of[w]] += count
+    shift, count = shifts.most_common(1)[0]
+    if count >= 0.9 * len(wanted) and len(pairs) > 1:
+        return (
+            f"{text}: class indices are shifted by {shift:+d}; category ids of the training and "
+            "the validation file do not mean the same, or the weights count from another id"
+        )
+    return (
+        f"{text}; check that ids and names of the categories are the same in the training and the "
+        "validation file and in the class map of the weights"
+    )
