@@ -26,6 +26,8 @@ MEASURED = {"seconds", "memory", "images_per_second", "data_share"}
 _BACKBONE = dataclasses.replace(
     BACKBONES["efficientnet_b0"], name="efficientnet_tiny", width=0.1, depth=0.25
 )
+
+
 @contextmanager
 def tiny_model() -> Iterator[None]:
     """``--model tiny``: all parts of an EfficientDet, stochastic depth too, in 40,000 numbers.

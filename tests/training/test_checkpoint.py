@@ -84,14 +84,18 @@ def everything(trainer: Trainer, progress: Progress) -> dict[str, Any]:
     for number, values in trainer.optimizer.state_dict()["state"].items():
         state |= {f"optimizer.{number}.{n}": t for n, t in values.items()}
     meter = progress.meter.state_dict()
-    return state | progress.state_dict() | {
-        "step": trainer.step,
-        "skipped": trainer.skipped,
-        "updates": trainer.ema.updates,
-        "scaler": trainer.scaler.state_dict(),
-        "meter": [meter["names"], meter["sums"], progress.meter.steps, progress.meter.images],
-        "random": random_state(CPU)["torch"].clone(),
-    }
+    return (
+        state
+        | progress.state_dict()
+        | {
+            "step": trainer.step,
+            "skipped": trainer.skipped,
+            "updates": trainer.ema.updates,
+            "scaler": trainer.scaler.state_dict(),
+            "meter": [meter["names"], meter["sums"], progress.meter.steps, progress.meter.images],
+            "random": random_state(CPU)["torch"].clone(),
+        }
+    )
 
 
 def unequal(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
@@ -148,9 +152,7 @@ def test_the_loss_scale_comes_back(make_tiny: MakeTrainer, tmp_path: Path) -> No
     assert plain.step == 2
 
 
-def test_skipped_steps_are_counted_across_a_restart(
-    make_tiny: MakeTrainer, tmp_path: Path
-) -> None:
+def test_skipped_steps_are_counted_across_a_restart(make_tiny: MakeTrainer, tmp_path: Path) -> None:
     trainer = make_tiny()
     trainer.skipped = (5, 3)
     Saver(tmp_path).save(trainer, Progress(), [])
@@ -209,9 +211,7 @@ def test_the_best_holds_both_weights_and_says_which_are_better(
         assert torch.equal(best.best_weights()[name], value), name
 
 
-def test_the_best_stays_until_a_better_one_comes(
-    make_tiny: MakeTrainer, tmp_path: Path
-) -> None:
+def test_the_best_stays_until_a_better_one_comes(make_tiny: MakeTrainer, tmp_path: Path) -> None:
     trainer, saver = make_tiny(), Saver(tmp_path)
     saver.save(trainer, Progress(epoch=2), [])
     assert not (tmp_path / BEST).exists()
