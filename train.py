@@ -115,7 +115,7 @@ def train(config: TrainConfig, device: torch.device) -> None:
         model_config = config.model_config(num_classes=len(class_map))
         sizes = image_sizes(config, model_config)
         model = build_model(model_config, channels_last=config.channels_last)
-        origin = load_initial_weights(model, config, class_map)
+        origin = "as saved" if run.resumed else load_initial_weights(model, config, class_map)
         model.to(device)
         anchors = Anchors(model_config, device)
 
@@ -145,7 +145,7 @@ def train(config: TrainConfig, device: torch.device) -> None:
         )
         history: list[dict[str, Any]] = []
         if run.resumed is not None:
-            origin = f"as saved in {run.resumed.path}"
+            origin += f" in {run.resumed.path}"
             history = checkpointer.restore(
                 trainer, progress, run.resumed.checkpoint, run.resumed.path
             )
@@ -171,7 +171,10 @@ def train(config: TrainConfig, device: torch.device) -> None:
                 seed_epoch(config.seed, epoch)
             log.begin_epoch(epoch)
             try:
-                with explained_memory_errors(config, sizes.largest, device):
+                with (
+                    explained_memory_errors(config, sizes.largest, device),
+                    explained_anomalies(trainer),
+                ):
                     train_one_epoch(
                         trainer,
                         attendant.announced(train_loader),
@@ -274,6 +277,19 @@ def explained_memory_errors(
             image_size=image_size,
             amp=config.amp,
             device=device,
+        ) from error
+
+
+@contextlib.contextmanager
+def explained_anomalies(trainer: Trainer) -> Iterator[None]:
+    """What ``--detect-anomaly`` has found, as the end of a run that diverged."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not torch.is_anomaly_enabled() or "returned nan values" not in str(error):
+            raise
+        raise DivergedError(
+            f"{error} in step {trainer.step + 1}; the call that led to it is printed above"
         ) from error
 
 

@@ -33,9 +33,10 @@ from effdet.losses import DetectionLoss
 from effdet.models.efficientdet import build_model
 from effdet.ops import build_info
 from effdet.postprocess import Postprocess
+from effdet.precision import build_scaler
 from effdet.structures import Batch, Target
-from effdet.training.ema import ModelEma
-from effdet.training.optimizer import build_optimizer
+from effdet.training import ModelEma, Trainer, build_optimizer
+from effdet.training.schedule import ConstantSchedule
 
 BATCH, CLASSES, CANDIDATES, DETECTIONS = 32, 90, 5000, 100
 SIDES = (64, 32, 16, 8, 4)  # of the levels of D0 at 512 pixels
@@ -354,37 +355,36 @@ def averages() -> dict[str, Subject]:
 
 
 def train_step() -> dict[str, Any]:
-    """Forward, losses, backward, clipping, optimizer and EMA of D0 as one CUDA graph.
+    """The Trainer's step of D0 (losses, clipping, optimizer, EMA), also as one CUDA graph.
 
     The same step also runs with PyTorch's own detection of synchronisation set to raise.
     """
     config = model_config(MODEL)
-    model = build_model(config).cuda().train()
-    criterion = DetectionLoss(Anchors(config, "cuda"))
-    optimizer = build_optimizer(model, lr=1e-3, momentum=0.9, weight_decay=4e-5)
-    ema = ModelEma(model, 0.999)
-    images = torch.randn(BATCH, 3, *config.image_size, device="cuda")
+    model, device = build_model(config).cuda(), torch.device("cuda")
+    trainer = Trainer(
+        model=model,
+        criterion=DetectionLoss(Anchors(config, device)),
+        optimizer=build_optimizer(model, lr=1e-3, momentum=0.9, weight_decay=4e-5),
+        schedule=ConstantSchedule(lr=1e-3, warmup_lr=0.0, warmup_steps=0, total_steps=1_000_000),
+        scaler=build_scaler(device, torch.bfloat16),
+        ema=ModelEma(model, 0.999),
+        device=device,
+        dtype=torch.bfloat16,
+    )
+    images = torch.randn(BATCH, 3, *config.image_size, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
-    labels, crowd = torch.arange(8, device="cuda"), torch.zeros(8, dtype=torch.bool, device="cuda")
+    labels, crowd = torch.arange(8, device=device), torch.zeros(8, dtype=torch.bool, device=device)
     targets = [
         Target(boxes=b, labels=labels, crowd=crowd, image_id=i, scale=1.0, size=config.image_size)
         for i, b in enumerate(random_boxes(BATCH, 8))
     ]
     batch = Batch(images=images, targets=targets)
-    loss = torch.zeros((), device="cuda")
+    loss = torch.zeros((), device=device)
+    trainer.set_train_mode()
 
     def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", dtype=torch.bfloat16):
-            cls_logits, box_deltas = model(images)
-        assignment = criterion.assign(batch)
-        normalizer = criterion.normalizer([assignment])
-        total = criterion(cls_logits, box_deltas, assignment, normalizer)["loss"]
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-        optimizer.step()
-        ema.update(model)
-        loss.copy_(total.detach())
+        values, _ = trainer.train_step([batch])
+        loss.copy_(values["loss"])
 
     for _ in range(3):
         step()

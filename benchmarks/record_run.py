@@ -117,12 +117,13 @@ def read_epochs(folder: Path) -> list[dict[str, float | None]]:
     seconds = {
         record["step"][0]: float(record["elapsedtime"])
         for record in read_log(folder)
-        if isinstance(record["step"], list) and len(record["step"]) == 1
+        if isinstance(record.get("step"), list) and len(record["step"]) == 1
     }
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     epochs: list[dict[str, float | None]] = []
     for row in rows:
+        row.pop("weights")  # whose figures they are, in a word
         figures = {key: round(float(value), 6) if value else None for key, value in row.items()}
         epochs.append({**figures, "seconds": round(seconds[int(row["epoch"])])})
     return epochs

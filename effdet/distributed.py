@@ -102,7 +102,11 @@ def process_group(device: torch.device, timeout: float = 1800.0) -> Iterator[Non
 
 
 def wrap(model: nn.Module, device: torch.device) -> nn.Module:
-    """``model`` with averaged gradients over all processes; itself when alone."""
+    """``model`` with averaged gradients over all processes; itself when alone.
+
+    Gradients are views of the buckets they travel in, so there is one copy of them. All parameters
+    are used in every step, so nothing looks for unused ones, which is what a static graph saves.
+    """
     if not is_initialized():
         return model
     return nn.parallel.DistributedDataParallel(

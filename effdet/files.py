@@ -107,6 +107,11 @@ def write_atomically(
         raise _write_error(path, error, size) from error
 
 
+def replace_text(path: str | Path, text: str) -> None:
+    """Make ``text`` the content of ``path``, in UTF-8; as :func:`write_atomically`."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
 @contextlib.contextmanager
 def keep_old(path: Path, kept: Path) -> Iterator[None]:
     """Around the replacing of ``path``: its old content becomes ``kept`` when the new one is safe.

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from effdet import __version__
-from effdet.metrics.files import replace_text
+from effdet.files import replace_text
 
 LIBRARIES = (
     "torch", "torchvision", "numpy", "pillow", "pycocotools", "faster-coco-eval", "tqdm",

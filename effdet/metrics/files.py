@@ -60,19 +60,3 @@ def cut_torn_line(path: Path) -> None:
                 break
             end = start
         file.truncate(keep)
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Make ``text`` the content of ``path``; a reader sees the old content or the new one.
-
-    Raises:
-        OSError: it cannot be written; the old content is still there.
-    """
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        temporary.write_text(text)
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise

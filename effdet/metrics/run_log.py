@@ -3,20 +3,20 @@
 
 import contextlib
 import json
-import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
 from effdet.config import Console as ConsoleKind
 from effdet.config import Sink as SinkName
 from effdet.errors import SignalError
+from effdet.files import replace_text
 from effdet.metrics.console import Lines, Progress, build_console
 from effdet.metrics.dllogger import (
     METADATA,
@@ -26,7 +26,6 @@ from effdet.metrics.dllogger import (
     build_stdout_logger,
 )
 from effdet.metrics.environment import append_environment, environment, peak_memory
-from effdet.metrics.files import replace_text
 from effdet.metrics.sinks import RunInfo, Sink, open_sink, require_installed
 from effdet.metrics.table import table_row, write_table
 from effdet.metrics.values import plain_values
@@ -294,8 +293,6 @@ class RunLog:
             write(*arguments)
         except errors as error:
             self.lost += 1
-            if isinstance(error, BrokenPipeError):
-                _discard(sys.stdout if what == "standard output" else sys.stderr)
             if what not in self._told:
                 self._told.add(what)
                 reason = " ".join(str(error).split()) or type(error).__name__
@@ -314,11 +311,3 @@ def _end(error: BaseException) -> tuple[str, int]:
     if isinstance(error, SystemExit):
         return "failed", error.code if isinstance(error.code, int) else int(bool(error.code))
     return "failed", getattr(error, "exit_code", 1)
-
-
-def _discard(stream: TextIO) -> None:
-    """Send what is written to ``stream``, which nobody reads any more, nowhere."""
-    with contextlib.suppress(OSError, ValueError):
-        target = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(target, stream.fileno())
-        os.close(target)

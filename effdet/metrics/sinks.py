@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from effdet.config import Sink as SinkName
 from effdet.errors import UsageError
-from effdet.metrics.files import replace_text
+from effdet.files import replace_text
 
 TRACKERS = "trackers.json"
 """File of the run folder that holds the ids of the run at the trackers, to go on with them."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from effdet.metrics.files import replace_text
+from effdet.files import replace_text
 
 # fmt: off
 FIGURES = (

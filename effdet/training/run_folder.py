@@ -103,6 +103,9 @@ def save_epoch(folder: Path, checkpoint: Checkpoint, epoch: int, keep: int) -> N
 def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> tuple[Path, Checkpoint] | None:
     """The checkpoint to continue a run from: the newest that is whole and has training state.
 
+    ``last.pt`` comes first, also where it has fewer steps than others: the run may have gone back
+    to one of its ``epoch-N.pt`` on purpose.
+
     Args:
         folder: the run folder.
         warn: takes a line about each newer one that cannot be used.
@@ -116,7 +119,7 @@ def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> tuple[Path, 
     """
     paths = _candidates(folder)
     reasons = []
-    for path in sorted(paths, key=peek_step, reverse=True):
+    for path in sorted(paths, key=lambda path: (path.name == LAST, peek_step(path)), reverse=True):
         try:
             checkpoint = load_checkpoint(path)
         except WeightsError as error:

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import io
+import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -137,10 +139,20 @@ def test_a_file_is_continued_after_its_last_whole_line(
     logger.log((), {"AP": 0.25})
     found = path.read_text().splitlines()
     assert found[0] == "DLLL {}"
+    assert all(line.startswith('DLLL {"timestamp": ') for line in found[1:])
     assert [line.partition('"data": ')[2] for line in found[1:]] == [
         '{"AP": 0.5}}',
         '{"AP": 0.25}}',
     ]
+
+
+def test_what_the_package_prints_is_out_at_once(
+    dllogger: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(out)))  # type: ignore[arg-type]
+    build_stdout_logger().log((), {"AP": 0.5})
+    assert out.getvalue().endswith(b" - () AP : 0.5 \n")
 
 
 def test_every_unit_and_format_fits_a_number() -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from effdet.metrics.files import LineFile, cut_torn_line, replace_text
+from effdet.files import replace_text
+from effdet.metrics.files import LineFile, cut_torn_line
 
 
 @pytest.mark.parametrize(

@@ -249,5 +249,5 @@ def test_the_average_rests_in_a_step_that_the_scaler_skips(
     if not finite:
         bias = trainer.bare_model.box_head.predict.pointwise.bias
         bias.register_hook(lambda gradient: torch.full_like(gradient, torch.inf))
-    trainer.train_step(two_images())
+    trainer.train_step([two_images()])
     assert (trainer.ema.updates, trainer.step) == (int(finite), 1)

@@ -82,19 +82,20 @@ def test_a_folder_or_a_file_can_be_resumed(tmp_path: Path) -> None:
     assert resume_path(str(tmp_path)) == tmp_path / LAST
     assert resume_path(str(tmp_path / "a.pt")) == tmp_path / "a.pt"
     with pytest.raises(WeightsError, match=r"last\.pt: no such weights file"):
-        load_resumed(str(tmp_path))
+        load_resumed(str(tmp_path), pytest.fail)
     save_last(tmp_path, checkpoint(3, config={"epochs": 2}))
-    assert load_resumed(str(tmp_path)).training["step"] == 3
+    path, found = load_resumed(str(tmp_path), pytest.fail)
+    assert (path, found.training["step"]) == (tmp_path / LAST, 3)
 
 
 def test_what_cannot_be_resumed_says_why(tmp_path: Path) -> None:
     save_checkpoint(dataclasses.replace(checkpoint(1), training={}), tmp_path / BEST)
     with pytest.raises(WeightsError, match="holds weights only; continue from") as caught:
-        load_resumed(str(tmp_path / BEST))
+        load_resumed(str(tmp_path / BEST), pytest.fail)
     assert f"--weights {tmp_path / BEST}" in str(caught.value)
     save_last(tmp_path, checkpoint(1))
     with pytest.raises(WeightsError, match="no settings of the run"):
-        load_resumed(str(tmp_path))
+        load_resumed(str(tmp_path), pytest.fail)
 
 
 def test_the_save_before_the_last_is_kept(tmp_path: Path) -> None:
@@ -138,15 +139,15 @@ def test_a_new_folder_has_no_newest_checkpoint(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path / "no", pytest.fail) is None
 
 
-def test_the_newest_checkpoint_is_that_of_the_latest_step(tmp_path: Path) -> None:
+def test_the_newest_checkpoint_is_the_last_then_that_of_the_latest_step(tmp_path: Path) -> None:
     for step in (4, 5):
         save_last(tmp_path, checkpoint(step))
-    save_epoch(tmp_path, checkpoint(5), 1, keep=0)
+    save_epoch(tmp_path, checkpoint(6), 2, keep=0)  # of a line of the run that was given up
     found = Found(tmp_path)
     assert (found.name, found.step, found.warnings) == (LAST, 5, [])
-    save_epoch(tmp_path, checkpoint(6), 2, keep=0)  # killed before its last.pt
+    damage(tmp_path / LAST)
     found = Found(tmp_path)
-    assert (found.name, found.step, found.warnings) == ("epoch-0002.pt", 6, [])
+    assert (found.name, found.step, len(found.warnings)) == ("epoch-0002.pt", 6, 1)
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path: Path) -> None:
