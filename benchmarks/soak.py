@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for train.py
 
 from measuring import write_result
 
@@ -145,7 +145,7 @@ def soak(
     original, train.Attendant = train.Attendant, Sampling  # type: ignore[misc]
     try:
         # What it prints is not part of the result.
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
             train.train(config, torch.device("cpu"))
     finally:
         train.Attendant = original  # type: ignore[misc]
@@ -158,16 +158,22 @@ def sample(step: int, run: Path) -> Sample:
     own, shared = memory(os.getpid())
     of_workers = [memory(pid) for pid in pids]
     everyone = [os.getpid(), *pids]
-    names = os.listdir("/dev/shm") if Path("/dev/shm").is_dir() else []
+    shm = Path("/dev/shm")
+    names = [path.name for path in shm.iterdir()] if shm.is_dir() else []
     return Sample(
         step=step,
         own=own,
         workers=sum(part[0] for part in of_workers),
         shared=shared + sum(part[1] for part in of_workers),
-        open_files=sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in everyone),
-        files=len(os.listdir(run)),
+        open_files=sum(count(Path(f"/proc/{pid}/fd")) for pid in everyone),
+        files=count(run),
         shm_files=sum(f"_{pid}_" in name for name in names for pid in everyone),
     )
+
+
+def count(folder: Path) -> int:
+    """Entries of ``folder``."""
+    return sum(1 for _ in folder.iterdir())
 
 
 def memory(pid: int) -> tuple[int, int]:
