@@ -323,7 +323,7 @@ def largest_batch_size(
 ) -> int:
     """The batch size that ``--batch-size auto`` means on this GPU, the same on all processes."""
     # The wrapper of distributed training would talk to processes that try another size.
-    one = dataclasses.replace(config, batch_size=1, normalizer="process", sync_bn=1)
+    one = dataclasses.replace(config, batch_size=2, normalizer="process", sync_bn=1)
     trainer = build_trainer(one, model, anchors, 1, device, alone=True)
     return find_batch_size(
         lambda size: trainer.rehearse(image_size, size, 1),
