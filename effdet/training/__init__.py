@@ -7,9 +7,10 @@ from effdet.training.checkpoint import Checkpointer
 from effdet.training.control import Control, Orders
 from effdet.training.ema import ModelEma
 from effdet.training.engine import Trainer, seed_epoch, train_one_epoch
+from effdet.training.launcher import report
 from effdet.training.meter import Meter
 from effdet.training.optimizer import build_optimizer
-from effdet.training.peers import Peers, report
+from effdet.training.peers import Peers
 from effdet.training.progress import Progress
 from effdet.training.replay import load_batches, save_batches
 from effdet.training.resume import open_run, saved_settings
