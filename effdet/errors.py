@@ -43,7 +43,7 @@ class DivergedError(EffdetError, ArithmeticError):
     """Losses, gradients or weights that are not finite any more.
 
     Attributes:
-        batches: of the last step, where there was one.
+        batches: of the last step, where one was done.
     """
 
     exit_code = 6

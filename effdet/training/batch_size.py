@@ -147,6 +147,42 @@ def smallest_of_all(number: int, device: torch.device) -> int:
     return int(value.item())
 
 
+@contextlib.contextmanager
+def explained_memory_errors(
+    *,
+    batch_size: int,
+    accumulate: int,
+    image_size: tuple[int, int],
+    amp: bool,
+    device: torch.device,
+) -> Iterator[None]:
+    """Around training steps; where one does not fit, the error says what to change.
+
+    Args:
+        batch_size: images a process and forward pass.
+        accumulate: forward passes a step.
+        image_size: ``(height, width)`` of the largest images, in pixels.
+        amp: whether mixed precision is on.
+        device: where the work is done.
+
+    Raises:
+        DeviceMemoryError: in the place of torch's error.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise explain_out_of_memory(
+            error,
+            batch_size=batch_size,
+            accumulate=accumulate,
+            image_size=image_size,
+            amp=amp,
+            device=device,
+        ) from error
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that a GPU's or the machine's memory did not suffice."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
@@ -165,13 +201,7 @@ def explain_out_of_memory(
 ) -> DeviceMemoryError:
     """One line that says what did not fit and what to change.
 
-    Args:
-        error: what :func:`is_out_of_memory` holds for; name it as the cause.
-        batch_size: images a process and forward pass.
-        accumulate: forward passes a step.
-        image_size: ``(height, width)`` of the largest images, in pixels.
-        amp: whether mixed precision is on.
-        device: where it happened.
+    Args as :func:`explained_memory_errors`, and ``error``, one that :func:`is_out_of_memory`.
     """
     height, width = image_size
     images = "1 image" if batch_size == 1 else f"{batch_size} images"

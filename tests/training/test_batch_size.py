@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import functools
 import math
 
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 from effdet.errors import DeviceMemoryError, UsageError
 from effdet.training.batch_size import (
     explain_out_of_memory,
+    explained_memory_errors,
     find_batch_size,
     is_out_of_memory,
     largest_batch,
@@ -172,3 +174,17 @@ def test_on_a_gpu_its_memory_is_named_and_amp_and_auto_are_ways_out(
     assert explained(error, device=CUDA, amp=True, batch_size=1).endswith(
         "give a smaller --image-size"
     )
+
+
+def test_only_errors_of_memory_are_explained() -> None:
+    around = functools.partial(
+        explained_memory_errors,
+        batch_size=2, accumulate=1, image_size=(64, 64), amp=True, device=CPU,
+    )  # fmt: skip
+    with pytest.raises(DeviceMemoryError, match="training on 2 images") as caught, around():
+        raise MemoryError
+    assert isinstance(caught.value.__cause__, MemoryError)
+    other = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    with pytest.raises(RuntimeError) as passed, around():
+        raise other
+    assert passed.value is other
