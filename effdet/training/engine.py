@@ -2,11 +2,13 @@
 """One step and one epoch of training."""
 
 import itertools
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -227,8 +229,14 @@ def _no_target(size: tuple[int, int]) -> Target:
 
 
 def seed_epoch(seed: int, epoch: int) -> None:
-    """Seed what is drawn in ``epoch`` (stochastic depth), so that a resumed run repeats it."""
-    torch.manual_seed((seed * 1_000_003 + epoch) * 4_096 + distributed.rank())
+    """Seed what is drawn in ``epoch`` (stochastic depth), so that a resumed run repeats it.
+
+    Nothing here draws from the generators of Python and numpy, but a dataset or model may.
+    """
+    number = (seed * 1_000_003 + epoch) * 4_096 + distributed.rank()
+    torch.manual_seed(number)
+    random.seed(number)
+    np.random.seed(number % 2**32)  # noqa: NPY002 (the global one)
 
 
 def train_one_epoch(
