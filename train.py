@@ -9,9 +9,9 @@ Without ``--data`` the built-in set of shapes is used; ``--help`` lists every op
 
 import contextlib
 import dataclasses
+import functools
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ from effdet.data import (
     build_train_loader,
     locate_split,
 )
-from effdet.errors import DivergedError, run
+from effdet.errors import run
 from effdet.evaluation import CocoEvaluator, GroundTruth, Metrics, diagnose, evaluate
 from effdet.losses import DetectionLoss
 from effdet.metrics import RunLog
@@ -47,15 +47,15 @@ from effdet.training import (
     ModelEma,
     Peers,
     Progress,
+    Resumed,
+    Run,
     Trainer,
     build_optimizer,
     build_schedule,
-    explain_out_of_memory,
+    explained_memory_errors,
     find_batch_size,
-    is_out_of_memory,
     open_run,
     report,
-    save_batches,
     saved_settings,
     seed_epoch,
     synchronize_batch_norm,
@@ -65,6 +65,9 @@ from effdet.weights import load_backbone, load_detector_weights
 
 DIAGNOSED = 3
 """Validations at the beginning after which an AP of 0 is looked into."""
+
+LARGEST_BATCH = 4096
+"""Images at most that ``--batch-size auto`` tries."""
 
 GROUP_SECONDS = 60.0
 """How much longer than the watch over the processes their group waits."""
@@ -94,49 +97,37 @@ def train(config: TrainConfig, device: torch.device) -> None:
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
     set_tf32(config.tf32)
     with contextlib.ExitStack() as stack:
-        # The folder and who watches over it
+        # The folder, and who watches over the run
         run = open_run(config, stack)
-        log = stack.enter_context(
-            RunLog(
-                run.folder if distributed.is_main() else None,
-                epochs=config.total_epochs,
-                steps_per_epoch=0,
-                console=config.console,
-                log_to=config.log_to,
-                name=run.folder.name,
-            )
-        )
+        log = stack.enter_context(build_log(config, run))
         peers = stack.enter_context(Peers(config.timeout, on_end=log.give_up, program="train.py"))
         control = stack.enter_context(Control(config.save_minutes))
 
-        # Data and model
+        # Data
         train_set, val_set = build_datasets(config)
         class_map, truth = train_set.class_map, GroundTruth.load(val_set.annotations)
         model_config = config.model_config(num_classes=len(class_map))
         sizes = image_sizes(config, model_config)
+
+        # Model
         model = build_model(model_config, channels_last=config.channels_last)
-        origin = "as saved" if run.resumed else load_initial_weights(model, config, class_map)
+        origin = load_initial_weights(model, config, class_map, run.resumed)
         model.to(device)
         anchors = Anchors(model_config, device)
+        postprocess = build_postprocess(config, anchors, class_map)
 
         # Optimization
-        if config.batch_size == "auto":
-            found = largest_batch_size(config, model, anchors, sizes.largest, device)
-            config = dataclasses.replace(config, batch_size=found)
+        config = with_batch_size(config, model, anchors, sizes.largest, device)
         train_loader, val_loader = build_loaders(
             config, model_config, sizes, train_set, val_set, device
         )
         step_images = config.images_per_step(distributed.world_size())
         steps_per_epoch = len(train_set) // step_images
         trainer = build_trainer(config, model, anchors, steps_per_epoch, device)
+        memory_errors = explain_memory_errors(config, sizes.largest, device)
         if distributed.world_size() > 1:
-            with explained_memory_errors(config, sizes.largest, device):
+            with memory_errors():
                 trainer.rehearse(sizes.largest, config.images_per_pass, config.accumulate)
-        postprocess = Postprocess(
-            anchors=anchors(model_config.image_size),
-            config=select_postprocess(config),
-            class_map=class_map,
-        )
 
         # Where it goes on
         progress = Progress()
@@ -145,15 +136,14 @@ def train(config: TrainConfig, device: torch.device) -> None:
         )
         history: list[dict[str, Any]] = []
         if run.resumed is not None:
-            origin += f" in {run.resumed.path}"
-            history = checkpointer.restore(
-                trainer, progress, run.resumed.checkpoint, run.resumed.path
-            )
+            checkpoint, path = run.resumed.checkpoint, run.resumed.path
+            history = checkpointer.restore(trainer, progress, checkpoint, path)
         log.steps_per_epoch = steps_per_epoch
         log.resume_at(trainer.step, history)
-        introduce(log, config, model, train_set, val_set, train_loader, device)
+        introduce(log, config, model_config, trainer, train_set, val_set, train_loader)
         log.say(f"weights  {origin}")
 
+        # Every epoch: train, validate, log, save
         attendant = Attendant(
             trainer=trainer,
             progress=progress,
@@ -163,90 +153,46 @@ def train(config: TrainConfig, device: torch.device) -> None:
             log=log,
             step_images=step_images,
         )
-        while progress.epoch <= config.total_epochs and not out_of_patience(config, progress):
-            epoch = progress.epoch
-            train_loader.set_position(epoch, progress.images)
-            if progress.images == 0:
-                progress.begin_epoch()
-                seed_epoch(config.seed, epoch)
-            log.begin_epoch(epoch)
-            try:
-                with (
-                    explained_memory_errors(config, sizes.largest, device),
-                    explained_anomalies(trainer),
-                ):
-                    train_one_epoch(
-                        trainer,
-                        attendant.announced(train_loader),
-                        progress.meter,
-                        accumulate=config.accumulate,
-                        log_every=config.log_every,
-                        report=log.step,
-                        after_step=attendant.after_step,
-                    )
-            except DivergedError as error:
-                progress.images += step_images if error.batches else 0
-                attendant.save()
-                raise keep_diverged(error, run.folder, trainer, train_set, progress) from error
-            values = progress.meter.means()
-            figures: dict[str, Any] = {}
-            if is_validated(config, epoch):
-                log.status("validating")
-                figures, evaluator = validate(
+        while not is_over(config, progress):
+            begin_epoch(config, progress, train_loader, log)
+            with attendant.keeping_diverged(run.folder, train_set.names_of), memory_errors():
+                train_one_epoch(
                     trainer,
-                    config,
-                    val_loader,
-                    postprocess,
-                    lambda: CocoEvaluator(truth, class_map, config.evaluator),
-                    poll=attendant.during_validation,
+                    attendant.announced(train_loader),
+                    progress.meter,
+                    accumulate=config.accumulate,
+                    log_every=config.log_every,
+                    report=log.step,
+                    after_step=attendant.after_step,
                 )
-                if not figures["AP"] and progress.validations < DIAGNOSED and distributed.is_main():
-                    log.say(diagnose(evaluator.results(), truth, class_map, evaluator.num_left_out))
+            means = progress.meter.means() | {"lr": trainer.schedule(trainer.step - 1)}
+            figures: dict[str, Any] = {}
+            if is_validated(config, progress.epoch):
+                figures = validate(attendant, config, val_loader, postprocess, truth, class_map)
             is_best = bool(figures) and progress.judge(figures["AP"])
-            log.end_epoch(values | {"lr": trainer.schedule(trainer.step - 1)}, figures)
+            log.end_epoch(means, figures)
             progress.end_epoch()
-            last = progress.epoch > config.total_epochs or out_of_patience(config, progress)
-            attendant.save(figures=figures, is_best=is_best, must=last)
-        if out_of_patience(config, progress):
-            log.say(f"no higher AP in {progress.stale} validations: the run ends here")
-        log.finish({"best_AP": progress.best_ap})
-        log.say(f"weights in {run.folder}; validate them with:")
-        log.say(f"    python validate.py --data {config.data} --weights {run.folder}/{BEST}")
+            attendant.save(figures=figures, is_best=is_best, must=is_over(config, progress))
+        conclude(log, config, progress, run)
 
 
-def validate(
-    trainer: Trainer,
-    config: TrainConfig,
-    loader: Loader,
-    postprocess: Postprocess,
-    new_evaluator: Callable[[], CocoEvaluator],
-    poll: Callable[[], None],
-) -> tuple[dict[str, Any], CocoEvaluator]:
-    """COCO figures of the better of averaged and raw weights, and the evaluator of these.
+def is_over(config: TrainConfig, progress: Progress) -> bool:
+    """Whether all epochs are trained, or the run is given up."""
+    return progress.epoch > config.total_epochs or out_of_patience(config, progress)
 
-    The figures are those of COCO, ``weights`` names whose they are, and ``AP_ema`` and ``AP_raw``
-    are the APs of all that were validated.
-    """
-    results: dict[str, tuple[Metrics, CocoEvaluator]] = {}
-    for name, model in trainer.weights_to_validate(config.eval_weights).items():
-        evaluator = new_evaluator()
-        metrics = evaluate(
-            model,
-            loader,
-            postprocess,
-            evaluator,
-            device=trainer.device,
-            dtype=trainer.dtype,
-            channels_last=config.channels_last,
-            poll=poll,
-            rounds=loader.rounds,
-        )
-        results[name] = metrics, evaluator
-    aps = {name: metrics.figures["AP"] for name, (metrics, _) in results.items()}
-    better = max(results, key=lambda name: -1.0 if (ap := aps[name]) is None else ap)
-    metrics, evaluator = results[better]
-    of_each = {f"AP_{name}": ap for name, ap in aps.items()}
-    return {**metrics.figures, "weights": better, **of_each}, evaluator
+
+def out_of_patience(config: TrainConfig, progress: Progress) -> bool:
+    """Whether there was no higher AP for so long that the run is given up."""
+    return 0 < config.patience <= progress.stale
+
+
+def begin_epoch(config: TrainConfig, progress: Progress, loader: Loader, log: RunLog) -> None:
+    """Go to where the run is: the beginning of an epoch, or within one that was interrupted."""
+    if progress.images == 0:  # within an epoch the random states are those that were saved
+        seed_epoch(config.seed, progress.epoch)
+    progress.begin_epoch()
+    loader.set_position(progress.epoch, progress.images)
+    log.begin_epoch(progress.epoch)
 
 
 def is_validated(config: TrainConfig, epoch: int) -> bool:
@@ -255,82 +201,63 @@ def is_validated(config: TrainConfig, epoch: int) -> bool:
     return due or epoch == config.total_epochs
 
 
-def out_of_patience(config: TrainConfig, progress: Progress) -> bool:
-    """Whether there was no higher AP for so long that the run is given up."""
-    return 0 < config.patience <= progress.stale
-
-
-@contextlib.contextmanager
-def explained_memory_errors(
-    config: TrainConfig, image_size: tuple[int, int], device: torch.device
-) -> Iterator[None]:
-    """What to change, where a batch does not fit into memory."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise explain_out_of_memory(
-            error,
-            batch_size=config.images_per_pass,
-            accumulate=config.accumulate,
-            image_size=image_size,
-            amp=config.amp,
-            device=device,
-        ) from error
-
-
-@contextlib.contextmanager
-def explained_anomalies(trainer: Trainer) -> Iterator[None]:
-    """What ``--detect-anomaly`` has found, as the end of a run that diverged."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not torch.is_anomaly_enabled() or "returned nan values" not in str(error):
-            raise
-        raise DivergedError(
-            f"{error} in step {trainer.step + 1}; the call that led to it is printed above"
-        ) from error
-
-
-def keep_diverged(
-    error: DivergedError,
-    folder: Path,
-    trainer: Trainer,
-    train_set: CocoDataset,
-    progress: Progress,
-) -> DivergedError:
-    """The error, with the names of the last images and the file that keeps them."""
-    if not error.batches:
-        return error
-    path = folder / f"diverged-rank{distributed.rank()}.pt"
-    try:
-        save_batches(path, error.batches, epoch=progress.epoch, step=trainer.step)
-    except OSError as failure:
-        return DivergedError(f"{error}; the batch could not be kept: {failure}")
-    ids = [target.image_id for batch in error.batches for target in batch.targets]
-    names = train_set.names_of(ids[:4])
-    more = f" and {len(ids) - 4} more" if len(ids) > 4 else ""
-    return DivergedError(f"{error}; the last batch ({', '.join(names)}{more}) is kept in {path}")
-
-
-def largest_batch_size(
+def validate(
+    attendant: Attendant,
     config: TrainConfig,
-    model: EfficientDet,
-    anchors: Anchors,
-    image_size: tuple[int, int],
-    device: torch.device,
-) -> int:
-    """The batch size that ``--batch-size auto`` means on this GPU, the same on all processes."""
-    # The wrapper of distributed training would talk to processes that try another size.
-    one = dataclasses.replace(config, batch_size=2, normalizer="process", sync_bn=1)
-    trainer = build_trainer(one, model, anchors, 1, device, alone=True)
-    return find_batch_size(
-        lambda size: trainer.rehearse(image_size, size, 1),
-        model=model,
-        optimizer=trainer.optimizer,
-        device=device,
-        limit=4096,
+    loader: Loader,
+    postprocess: Postprocess,
+    truth: GroundTruth,
+    class_map: ClassMap,
+) -> dict[str, Any]:
+    """COCO figures of the better of averaged and raw weights.
+
+    ``weights`` names whose they are, and ``AP_ema`` and ``AP_raw`` are the APs of all that were
+    validated.
+    """
+    trainer, log = attendant.trainer, attendant.log
+    log.status("validating")
+    results: dict[str, tuple[Metrics, CocoEvaluator]] = {}
+    for name, model in trainer.weights_to_validate(config.eval_weights).items():
+        evaluator = CocoEvaluator(truth, class_map, config.evaluator)
+        metrics = evaluate(
+            model,
+            loader,
+            postprocess,
+            evaluator,
+            device=trainer.device,
+            dtype=trainer.dtype,
+            channels_last=config.channels_last,
+            poll=attendant.during_validation,
+            rounds=loader.rounds,
+        )
+        results[name] = metrics, evaluator
+    aps = {name: metrics.figures["AP"] for name, (metrics, _) in results.items()}
+    better = max(results, key=lambda name: -1.0 if (ap := aps[name]) is None else ap)
+    metrics, evaluator = results[better]
+    if not aps[better] and attendant.progress.validations < DIAGNOSED and distributed.is_main():
+        log.say(diagnose(evaluator.results(), truth, class_map, evaluator.num_left_out))
+    of_each = {f"AP_{name}": ap for name, ap in aps.items()}
+    return {**metrics.figures, "weights": better, **of_each}
+
+
+def conclude(log: RunLog, config: TrainConfig, progress: Progress, run: Run) -> None:
+    """Say how the run ended and what to do next."""
+    if out_of_patience(config, progress):
+        log.say(f"no higher AP in {progress.stale} validations: the run ends here")
+    log.finish({"best_AP": progress.best_ap})
+    log.say(f"weights in {run.folder}; validate them with:")
+    log.say(f"    python validate.py --data {config.data} --weights {run.folder}/{BEST}")
+
+
+def build_log(config: TrainConfig, run: Run) -> RunLog:
+    """The record of the run, which only the main process keeps."""
+    return RunLog(
+        run.folder if distributed.is_main() else None,
+        epochs=config.total_epochs,
+        steps_per_epoch=0,  # until the batch size is known
+        console=config.console,
+        log_to=config.log_to,
+        name=run.folder.name,
     )
 
 
@@ -355,6 +282,53 @@ def image_sizes(config: TrainConfig, model_config: ModelConfig) -> ImageSizes:
         stages=config.progressive,
         seed=config.seed,
     )
+
+
+def load_initial_weights(
+    model: EfficientDet, config: TrainConfig, class_map: ClassMap, resumed: Resumed | None
+) -> str:
+    """Fill the model from the weights that were asked for; one line says what was taken."""
+    if resumed is not None:  # the checkpointer fills it, with all that belongs to it
+        return f"as saved in {resumed.path}"
+    if config.weights is not None:
+        return load_detector_weights(model, class_map, config.weights)
+    if config.backbone_weights is not None:
+        return load_backbone(model, config.backbone_weights)
+    return "random"
+
+
+def build_postprocess(config: TrainConfig, anchors: Anchors, class_map: ClassMap) -> Postprocess:
+    """From predictions to detections, at the size that the model is made for."""
+    return Postprocess(
+        anchors=anchors(anchors.config.image_size),
+        config=select_postprocess(config),
+        class_map=class_map,
+    )
+
+
+def with_batch_size(
+    config: TrainConfig,
+    model: EfficientDet,
+    anchors: Anchors,
+    image_size: tuple[int, int],
+    device: torch.device,
+) -> TrainConfig:
+    """``config`` with a number where it has ``--batch-size auto``, the same on all processes."""
+    if config.batch_size != "auto":
+        return config
+    # The wrapper of distributed training would talk to processes that try another size.
+    smallest = config.smallest_batch
+    one = dataclasses.replace(config, batch_size=smallest, normalizer="process", sync_bn=1)
+    trainer = build_trainer(one, model, anchors, 1, device, alone=True)
+    found = find_batch_size(
+        lambda size: trainer.rehearse(image_size, size, 1),
+        model=model,
+        optimizer=trainer.optimizer,
+        device=device,
+        smallest=smallest,
+        limit=LARGEST_BATCH,
+    )
+    return dataclasses.replace(config, batch_size=found)
 
 
 def build_loaders(
@@ -448,45 +422,49 @@ def build_trainer(
     )
 
 
+def explain_memory_errors(
+    config: TrainConfig, image_size: tuple[int, int], device: torch.device
+) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Makes contexts in which a batch that does not fit is an error that says what to change."""
+    return functools.partial(
+        explained_memory_errors,
+        batch_size=config.images_per_pass,
+        accumulate=config.accumulate,
+        image_size=image_size,
+        amp=config.amp,
+        device=device,
+    )
+
+
 def introduce(
     log: RunLog,
     config: TrainConfig,
-    model: EfficientDet,
+    model_config: ModelConfig,
+    trainer: Trainer,
     train_set: CocoDataset,
     val_set: CocoDataset,
     train_loader: Loader,
-    device: torch.device,
 ) -> None:
     """Say what is about to be trained on what."""
     world = distributed.world_size()
     log.parameters(dataclasses.asdict(config))
-    log.environment(device, world)
-    size = " x ".join(map(str, model.config.image_size))
-    log.say(f"effdet {__version__}  torch {torch.__version__}  {device} x {world}")
+    log.environment(trainer.device, world)
+    size = " x ".join(map(str, model_config.image_size))
+    log.say(f"effdet {__version__}  torch {torch.__version__}  {trainer.device} x {world}")
     log.say(f"train    {train_set.report}")
     if train_loader.num_dropped:
         log.say(f"         {train_loader.num_dropped} images left over, others each epoch")
     log.say(f"val      {val_set.report}")
     log.say(
-        f"model    {config.model}  {trainable_parameters(model):,} parameters  input {size}  "
-        f"{num_anchors(model.config):,} anchors  {model.config.num_classes} classes"
+        f"model    {config.model}  {trainable_parameters(trainer.bare_model):,} parameters  "
+        f"input {size}  {num_anchors(model_config):,} anchors  {model_config.num_classes} classes"
     )
     batch = f"{config.batch_size} x {world}"
     if config.accumulate > 1:
         batch += f" x {config.accumulate} accumulated"
     log.say(f"run      {log.folder}  {config.total_epochs} epochs  batch {batch}")
-    dtype = autocast_dtype(device, config.amp, config.amp_dtype)
-    if (warning := slow_amp_warning(device, dtype)) is not None:
+    if (warning := slow_amp_warning(trainer.device, trainer.dtype)) is not None:
         log.warn(warning)
-
-
-def load_initial_weights(model: EfficientDet, config: TrainConfig, class_map: ClassMap) -> str:
-    """Fill the model from the weights that were asked for; one line says what was taken."""
-    if config.weights is not None:
-        return load_detector_weights(model, class_map, config.weights)
-    if config.backbone_weights is not None:
-        return load_backbone(model, config.backbone_weights)
-    return "random"
 
 
 if __name__ == "__main__":

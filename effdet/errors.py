@@ -43,7 +43,7 @@ class DivergedError(EffdetError, ArithmeticError):
     """Losses, gradients or weights that are not finite any more.
 
     Attributes:
-        batches: of the last step, where there was one.
+        batches: of the last step, where one was done.
     """
 
     exit_code = 6
@@ -82,6 +82,11 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     return f"; did you mean {' or '.join(matches)}?" if matches else ""
 
 
+def one_line(error: BaseException) -> str:
+    """What ``error`` says, without its line breaks."""
+    return " ".join(str(error).split())
+
+
 def run(
     main: Callable[[], None], program: str, report: Callable[[str], bool] = lambda line: True
 ) -> None:
@@ -107,7 +112,7 @@ def run(
     except (EffdetError, OSError) as error:
         if debug:
             traceback.print_exc()
-        line = f"{program}: error: {' '.join(str(error).split())}"
+        line = f"{program}: error: {one_line(error)}"
         if report(line) or debug:
             print(line, file=sys.stderr)
         code = getattr(error, "exit_code", 1)

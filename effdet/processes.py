@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process asks of the operating system about its relatives."""
+"""What a process asks of the operating system about others."""
 
 import ctypes
 import os
 import signal
 import sys
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -35,3 +36,24 @@ def die_with_parent(parent: int | None = None) -> bool:
     if os.getppid() != expected:  # it ended before the kernel was asked
         os.kill(os.getpid(), signal.SIGKILL)
     return True
+
+
+def process_state(pid: int) -> tuple[str, str] | None:
+    """State letter and start time, in clock ticks since the boot, of a process of this machine.
+
+    None for one that is gone, for a zombie, and where it cannot be seen.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else (fields[0], fields[19])
+
+
+def machine_id() -> str:
+    """Where a process id means the same process: this boot, this process namespace; "" unknown."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""

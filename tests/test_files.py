@@ -21,6 +21,7 @@ from effdet.files import (
     check_writable,
     keep_old,
     remove_leftovers,
+    replace_text,
     write_atomically,
 )
 
@@ -144,6 +145,39 @@ def test_a_write_error_keeps_text_and_number_on_the_way_to_another_process() -> 
     error = pickle.loads(pickle.dumps(WriteError(errno.EROFS, "cannot write a: why")))
     assert isinstance(error, OSError)
     assert (str(error), error.errno, error.exit_code) == ("cannot write a: why", errno.EROFS, 1)
+
+
+def test_a_file_is_replaced_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "status.json"
+    path.write_text("old")
+    seen = []
+    replace = Path.replace
+
+    def watched(self: Path, target: Path) -> Path:
+        seen.append((path.read_text(), self.read_text()))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    replace_text(path, "new")
+    assert seen == [("old", "new")]
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_replacement_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "status.json"
+    path.write_text("old")
+
+    def full(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        replace_text(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_the_old_content_is_kept_once_the_new_is_written(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from effdet.processes import die_with_parent
+from effdet.processes import die_with_parent, machine_id, process_state
 
 ROOT = Path(__file__).parents[1]
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a call of Linux")
@@ -67,3 +67,25 @@ def test_a_child_whose_parent_is_gone_already_ends_at_once() -> None:
 def test_other_systems_are_told_that_they_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert die_with_parent(parent=-1) is False
+
+
+@linux
+def test_a_process_has_a_state_until_it_is_gone_and_the_same_start_all_along() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    first = process_state(child.pid)
+    os.kill(child.pid, signal.SIGSTOP)
+    os.waitpid(child.pid, os.WUNTRACED)
+    stopped = process_state(child.pid)
+    assert first is not None
+    assert stopped == ("T", first[1])
+    child.kill()
+    child.wait()
+    assert process_state(child.pid) is None
+
+
+@linux
+def test_all_processes_of_a_machine_have_its_id() -> None:
+    code = "from effdet.processes import machine_id; print(machine_id())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == f"{machine_id()}\n"
+    assert machine_id() != ""

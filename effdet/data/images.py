@@ -8,7 +8,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from effdet.errors import DataError
+from effdet.errors import DataError, one_line
 
 TRANSPARENT_BACKGROUND = (255, 255, 255)
 """RGB that transparent pixels lie on, white as in a viewer; hidden colours must not show."""
@@ -83,7 +83,7 @@ def _open(path: str | Path) -> tuple[Image.Image, int]:
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: not an image in a format that Pillow can read") from error
     except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them raise
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        reason = getattr(error, "strerror", None) or one_line(error)
         raise DataError(f"{path}: cannot decode the image: {reason}") from error
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from effdet.data.sampler import Key
-from effdet.errors import DataError
+from effdet.errors import DataError, one_line
 from effdet.processes import die_with_parent
 
 Result = TypeVar("Result")
@@ -111,7 +111,7 @@ def as_data_error(error: Exception, place: str, failure: str) -> DataError:
         sys.stderr.flush()
     if type(error) is DataError:
         return error
-    text = " ".join(str(error).split())
+    text = one_line(error)
     told = DataError(f"{place}: {failure}: {type(error).__name__}{': ' + text if text else ''}")
     told.__cause__ = error  # not pickled; without workers --debug shows it
     return told

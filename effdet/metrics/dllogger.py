@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from effdet.metrics.files import LineFile, cut_torn_line
+from effdet.metrics.line_file import LineFile, cut_torn_line
 from effdet.metrics.table import FIGURES
 
 Step = tuple[int, ...] | str

@@ -15,7 +15,7 @@ import torch
 
 from effdet.config import Console as ConsoleKind
 from effdet.config import Sink as SinkName
-from effdet.errors import SignalError
+from effdet.errors import SignalError, one_line
 from effdet.files import replace_text
 from effdet.metrics.console import Lines, Progress, build_console
 from effdet.metrics.dllogger import (
@@ -105,7 +105,7 @@ class RunLog:
         """Leave word in ``status.json`` of a run that ended before its time."""
         if error is not None:
             state, code = _end(error)
-            text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            text = f"{type(error).__name__}: {one_line(error)}"
             self.status(state, error=text, exit_code=code)
         for name, sink in self._sinks.items():
             self._try(name, sink.close, self.state, errors=Exception)
@@ -295,7 +295,7 @@ class RunLog:
             self.lost += 1
             if what not in self._told:
                 self._told.add(what)
-                reason = " ".join(str(error).split()) or type(error).__name__
+                reason = one_line(error) or type(error).__name__
                 text = f"warning: {what} cannot be written ({reason}); the training goes on"
                 with contextlib.suppress(OSError):
                     print(text, file=sys.stderr, flush=True)

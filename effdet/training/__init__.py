@@ -2,17 +2,18 @@
 """The training loop and what it needs."""
 
 from effdet.training.attendant import Attendant
-from effdet.training.batch_size import explain_out_of_memory, find_batch_size, is_out_of_memory
+from effdet.training.batch_size import explained_memory_errors, find_batch_size
 from effdet.training.checkpoint import Checkpointer
 from effdet.training.control import Control, Orders
 from effdet.training.ema import ModelEma
 from effdet.training.engine import Trainer, seed_epoch, train_one_epoch
+from effdet.training.launcher import report
 from effdet.training.meter import Meter
 from effdet.training.optimizer import build_optimizer
-from effdet.training.peers import Peers, report
+from effdet.training.peers import Peers
 from effdet.training.progress import Progress
 from effdet.training.replay import load_batches, save_batches
-from effdet.training.resume import open_run, saved_settings
+from effdet.training.resume import Resumed, Run, open_run, saved_settings
 from effdet.training.run_folder import BEST, LAST
 from effdet.training.schedule import build_schedule
 from effdet.training.sync_bn import synchronize_batch_norm
@@ -28,12 +29,13 @@ __all__ = [
     "Orders",
     "Peers",
     "Progress",
+    "Resumed",
+    "Run",
     "Trainer",
     "build_optimizer",
     "build_schedule",
-    "explain_out_of_memory",
+    "explained_memory_errors",
     "find_batch_size",
-    "is_out_of_memory",
     "load_batches",
     "open_run",
     "report",

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What happens between two steps of a run."""
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from effdet import distributed
-from effdet.errors import EffdetError, SignalError
+from effdet.errors import DivergedError, EffdetError, SignalError
 from effdet.metrics import RunLog
 from effdet.structures import Batch
 from effdet.training.checkpoint import FAILED_SAVES, Checkpointer
@@ -16,6 +18,7 @@ from effdet.training.control import Control
 from effdet.training.engine import Trainer
 from effdet.training.peers import Peers
 from effdet.training.progress import Progress
+from effdet.training.replay import keep_batches
 
 
 @dataclass(kw_only=True, eq=False)
@@ -68,6 +71,26 @@ class Attendant:
                 return
             self.peers.beat(self.trainer.step, "training")
             yield batch
+
+    @contextlib.contextmanager
+    def keeping_diverged(
+        self, folder: Path, names_of: Callable[[list[int]], list[str]]
+    ) -> Iterator[None]:
+        """Around an epoch: a run that diverges leaves its state and the batches of its last step.
+
+        Args:
+            folder: the run folder, on all processes.
+            names_of: image ids to file names, for the error.
+        """
+        try:
+            yield
+        except DivergedError as error:
+            if not error.batches:
+                raise
+            self.progress.images += self.step_images
+            self.save()
+            where = {"epoch": self.progress.epoch, "step": self.trainer.step}
+            raise keep_batches(error, folder, names_of, **where) from error
 
     def save(self, **options: Any) -> None:
         """Write checkpoints; ``options`` are those of :meth:`Checkpointer.save`."""

@@ -41,6 +41,7 @@ def find_batch_size(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     device: torch.device,
+    smallest: int,
     limit: int,
 ) -> int:
     """The batch size for ``--batch-size auto``, the same on every process.
@@ -54,11 +55,12 @@ def find_batch_size(
         model: its buffers, gradients and mode, and the random generators, are put back after.
         optimizer: of the model; it does no step.
         device: a GPU.
-        limit: largest batch size to try, at least 1.
+        smallest: smallest batch size that the model can be trained with.
+        limit: largest to try.
 
     Raises:
         UsageError: on a CPU, whose memory has no such end.
-        DeviceMemoryError: where one image does not fit.
+        DeviceMemoryError: where not even the smallest batch fits.
     """
     if device.type != "cuda":
         raise UsageError("--batch-size auto needs a GPU; give a number")
@@ -72,23 +74,25 @@ def find_batch_size(
         del reserved
 
     with unchanged(model, device):
-        found = smallest_of_all(largest_that_fits(try_with_reserve, limit), device)
+        found = smallest_of_all(largest_that_fits(try_with_reserve, smallest, limit), device)
     if found == 0:
         raise DeviceMemoryError(
-            "one image does not fit into the GPU's memory; give a smaller --image-size, a smaller "
-            "--model or --amp"
+            f"a batch of {smallest} does not fit into the GPU's memory; give a smaller "
+            "--image-size, a smaller --model or --amp"
         )
     return found
 
 
-def largest_that_fits(try_step: Callable[[int], None], limit: int) -> int:
-    """The largest batch size up to ``limit`` that ``try_step`` has memory for, 0 if none.
+def largest_that_fits(try_step: Callable[[int], None], smallest: int, limit: int) -> int:
+    """The largest size from ``smallest`` to ``limit`` that ``try_step`` has memory for, 0 if none.
 
     Above 8 only multiples of 8 are tried.
     """
 
     @functools.cache
     def fits(size: int) -> bool:
+        if size < smallest:
+            return False
         try:
             try_step(size)
         except torch.OutOfMemoryError:
@@ -100,7 +104,7 @@ def largest_that_fits(try_step: Callable[[int], None], limit: int) -> int:
         torch.cuda.empty_cache()
         return enough
 
-    found = largest_batch(fits, limit=min(limit, 8))
+    found = largest_batch(fits, first=smallest, limit=min(limit, 8))
     if found < 8:
         return found
     return 8 * largest_batch(lambda eights: fits(8 * eights), limit=limit // 8)
@@ -147,6 +151,42 @@ def smallest_of_all(number: int, device: torch.device) -> int:
     return int(value.item())
 
 
+@contextlib.contextmanager
+def explained_memory_errors(
+    *,
+    batch_size: int,
+    accumulate: int,
+    image_size: tuple[int, int],
+    amp: bool,
+    device: torch.device,
+) -> Iterator[None]:
+    """Around training steps; where one does not fit, the error says what to change.
+
+    Args:
+        batch_size: images a process and forward pass.
+        accumulate: forward passes a step.
+        image_size: ``(height, width)`` of the largest images, in pixels.
+        amp: whether mixed precision is on.
+        device: where the work is done.
+
+    Raises:
+        DeviceMemoryError: in the place of torch's error.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise explain_out_of_memory(
+            error,
+            batch_size=batch_size,
+            accumulate=accumulate,
+            image_size=image_size,
+            amp=amp,
+            device=device,
+        ) from error
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that a GPU's or the machine's memory did not suffice."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
@@ -165,13 +205,7 @@ def explain_out_of_memory(
 ) -> DeviceMemoryError:
     """One line that says what did not fit and what to change.
 
-    Args:
-        error: what :func:`is_out_of_memory` holds for; name it as the cause.
-        batch_size: images a process and forward pass.
-        accumulate: forward passes a step.
-        image_size: ``(height, width)`` of the largest images, in pixels.
-        amp: whether mixed precision is on.
-        device: where it happened.
+    Args as :func:`explained_memory_errors`, and ``error``, one that :func:`is_out_of_memory`.
     """
     height, width = image_size
     images = "1 image" if batch_size == 1 else f"{batch_size} images"

@@ -5,7 +5,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -261,7 +261,8 @@ def train_one_epoch(
         after_step: called with the images of all processes that the step has used.
 
     Raises:
-        DivergedError: when no step can be taken any more.
+        DivergedError: when no step can be taken any more, with the batches of the last one; or
+            without, where torch's anomaly detection has found the operation.
     """
     trainer.set_train_mode()
     every = min(log_every, trainer.max_nonfinite)
@@ -269,7 +270,8 @@ def train_one_epoch(
     ready = time.perf_counter()
     for batches in _in_steps(loader, accumulate):
         waited = time.perf_counter() - ready
-        values, skipped = trainer.train_step(batches)
+        with _explained_anomaly(trainer.step + 1):
+            values, skipped = trainer.train_step(batches)
         images = sum(map(len, batches))
         meter.add(values, skipped, images, waited)
         # The device is waited for at these steps, and at every step while none can be taken.
@@ -283,6 +285,19 @@ def train_one_epoch(
             report(meter.steps, meter.report() | {"lr": trainer.schedule(trainer.step - 1)})
         after_step(images * distributed.world_size())
         ready = time.perf_counter()
+
+
+@contextmanager
+def _explained_anomaly(step: int) -> Iterator[None]:
+    """What torch's anomaly detection has found, as the end of a run that diverged."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not torch.is_anomaly_enabled() or "returned nan values" not in str(error):
+            raise
+        raise DivergedError(
+            f"{error} in step {step}; the call that led to it is printed above"
+        ) from error
 
 
 def _in_steps(loader: Iterable[Batch], accumulate: int) -> Iterator[list[Batch]]:

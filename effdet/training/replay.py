@@ -1,16 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
 """The batches at which a run stopped, kept to be looked at and tried again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from effdet.errors import WeightsError
+from effdet import distributed
+from effdet.errors import DivergedError, WeightsError
 from effdet.files import write_atomically
 from effdet.structures import Batch, Target
 from effdet.weights import read_tensors
+
+NAMED = 4
+"""Images that an error names."""
+
+
+def keep_batches(
+    error: DivergedError, folder: Path, names_of: Callable[[list[int]], list[str]], **where: int
+) -> DivergedError:
+    """``error`` with the names of its images and the file of ``folder`` that keeps its batches.
+
+    Args:
+        error: with the batches of the last step.
+        folder: the run folder; each process has its own file in it.
+        names_of: image ids to file names.
+        where: numbers such as epoch and step.
+    """
+    path = folder / f"diverged-rank{distributed.rank()}.pt"
+    try:
+        save_batches(path, error.batches, **where)
+    except OSError as failure:
+        return DivergedError(f"{error}; the batch could not be kept: {failure}")
+    ids = [target.image_id for batch in error.batches for target in batch.targets]
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    names = ", ".join(names_of(ids[:NAMED]))
+    return DivergedError(f"{error}; the last batch ({names}{more}) is kept in {path}")
 
 
 def save_batches(path: Path, batches: Sequence[Batch], **where: int) -> None:

@@ -18,7 +18,7 @@ import torch
 from effdet.errors import DataError, DivergedError, SignalError
 from effdet.metrics import FIGURES, RunLog, run_log
 from effdet.metrics.dllogger import METADATA
-from effdet.metrics.files import LineFile
+from effdet.metrics.line_file import LineFile
 from tests.metrics.conftest import AP, STEP, records, status, terminal
 from tests.runs import ROOT
 

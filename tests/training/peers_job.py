@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from effdet import distributed
 from effdet.errors import DataError, run
-from effdet.training.peers import Peers, report
+from effdet.training import Peers, report
 
 BAD_STEP = 5
 FOREVER = 1000

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from effdet.errors import EffdetError, SignalError
+from effdet.errors import DivergedError, EffdetError, SignalError
 from effdet.structures import Batch
-from effdet.training import Attendant, Orders, Progress
+from effdet.training import Attendant, Orders, Progress, load_batches
 from tests.training.conftest import two_images
 
 
@@ -107,3 +107,36 @@ def test_the_others_know_when_this_process_waits_for_data() -> None:
         order.append("step")
     one = ["loading data", "loaded", "training", "step"]
     assert order == [*one, *one, "loading data"]
+
+
+def test_a_run_that_diverges_leaves_its_state_behind_the_step_and_the_batches_of_it(
+    tmp_path: Path,
+) -> None:
+    at = attendant()
+    error = DivergedError("no finite gradients")
+    error.batches = [two_images()] * 3
+    with (
+        pytest.raises(DivergedError) as caught,
+        at.keeping_diverged(tmp_path, lambda ids: [f"{n}.png" for n in ids]),
+    ):
+        raise error
+    file = tmp_path / "diverged-rank0.pt"
+    assert str(caught.value) == (
+        "no finite gradients; the last batch (0.png, 1.png, 0.png, 1.png and 2 more) is kept in "
+        f"{file}"
+    )
+    assert len(load_batches(file)) == 3
+    assert at.progress.images == 12
+    assert [name for name, _, _ in at.checkpointer.calls] == ["save"]
+
+
+def test_a_divergence_without_a_step_leaves_nothing(tmp_path: Path) -> None:
+    at = attendant()
+    with (
+        pytest.raises(DivergedError, match=r"^nan in backward$"),
+        at.keeping_diverged(tmp_path, list),
+    ):
+        raise DivergedError("nan in backward")
+    assert at.progress.images == 8
+    assert at.checkpointer.calls == []
+    assert list(tmp_path.iterdir()) == []

@@ -181,6 +181,18 @@ def test_a_run_without_finite_gradients_ends_and_keeps_its_weights(
     assert all(value.isfinite().all() for value in everything(trainer).values())
 
 
+@pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled")
+@pytest.mark.filterwarnings("ignore:Error detected in")
+def test_an_anomaly_ends_the_run_and_names_the_operation(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer()
+    with (
+        torch.autograd.detect_anomaly(),
+        pytest.raises(DivergedError, match=r"returned nan values.* in step 1; the call") as caught,
+    ):
+        train_epoch(trainer, [bad_images()])
+    assert not caught.value.batches
+
+
 def test_it_ends_across_short_epochs_too(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer()
     train_epoch(trainer, [bad_images()] * 26)

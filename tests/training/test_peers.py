@@ -8,12 +8,10 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from effdet.errors import DataError, PeerError
-from effdet.training import peers
+from effdet.errors import PeerError
 from effdet.training.peers import Peers
 from tests.runs import ROOT, program
 
@@ -185,98 +183,3 @@ def test_alone_errors_pass_through_and_the_thread_ends() -> None:
         raise error
     assert raised.value is error
     assert "peers" not in {thread.name for thread in threading.enumerate()}
-
-
-@pytest.mark.parametrize(
-    ("error", "broken"),
-    [
-        (RuntimeError("[pair.cc:545] Read error: Connection closed by peer [127.0.0.1]:1"), True),
-        (RuntimeError("Connection reset by peer"), True),
-        (RuntimeError("Timed out waiting 4000ms for recv operation to complete"), True),
-        (RuntimeError("NCCL error in: ProcessGroupNCCL.cpp, remote process exited"), True),
-        (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), False),
-        (RuntimeError("DataLoader timed out after 300 seconds"), False),
-        (ConnectionResetError("Connection reset by peer"), False),  # of a loader's worker
-        (DataError("Connection reset by peer"), False),
-    ],
-)
-def test_only_errors_of_collectives_are_about_other_processes(
-    error: Exception, broken: bool
-) -> None:
-    assert peers._is_broken(error) is broken
-
-
-def test_without_a_store_every_error_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert peers.report("effdet: error: a")
-    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}.items():
-        monkeypatch.setenv(name, value)
-    assert peers.report("effdet: error: a")
-
-
-def peer(rank: int, **changes: Any) -> peers._Peer:
-    """A process of another machine that waits in step 12."""
-    post = {
-        "number": 9, "pid": 100 + rank, "born": "1", "machine": f"m{rank}", "host": f"node{rank}",
-        "step": 12, "phase": "training", "beats": 0, "age": 70.0, "waits": True,
-    }  # fmt: skip
-    known = {"silence": 0.0, "end": None, "state": None}
-    known |= {name: changes.pop(name) for name in tuple(changes) if name in known}
-    return peers._Peer(post=peers._Post(**(post | changes)), **known)
-
-
-def judge(*others: peers._Peer, age: float = 70.0) -> tuple[str, list[int], list[int]] | None:
-    """What rank 0, which waits, makes of the others."""
-    watch = Peers(60.0)
-    watch.world_size = 1 + len(others)
-    return watch._judge(dict(enumerate([peer(0), *others])), age)
-
-
-def test_a_process_that_is_busy_is_guilty_even_if_it_is_ahead() -> None:
-    found = judge(peer(1), peer(2, waits=False, step=13))
-    assert found == (
-        "rank 2 (pid 102 on node2) has made no progress for 70 s in step 13 (training), the "
-        "others wait for it",
-        [2],
-        [],
-    )
-
-
-def test_where_all_wait_the_one_behind_is_guilty() -> None:
-    found = judge(peer(1), peer(2, step=11))
-    assert found is not None
-    assert found[1] == [2]
-
-
-def test_nothing_is_judged_before_the_timeout_or_while_one_moves_on() -> None:
-    assert judge(peer(1, waits=False), age=59) is None
-    assert judge(peer(1, waits=False), peer(2, age=3.0)) is None
-
-
-def test_a_process_of_another_machine_that_falls_silent_is_guilty() -> None:
-    found = judge(peer(1, waits=False), peer(2, silence=3.0, age=0.5))
-    assert found is not None
-    assert "rank 2 (pid 102 on node2)" in found[0]
-    assert "(it does not answer)" in found[0]
-    assert found[1:] == ([2], [2])
-
-
-def test_a_process_that_never_came_is_guilty() -> None:
-    found = judge(peer(1), peers._Peer(post=None, silence=70.0, end=None, state=None))
-    assert found == ("rank 2 has not started, the others wait for it", [2], [])
-
-
-def test_the_cause_is_the_first_error_and_not_what_followed_from_it() -> None:
-    found = judge(
-        peer(1, end={"kind": "peer", "text": "rank 3 failed"}),
-        peer(2, end={"kind": "left", "text": "with exit code 0"}),
-        peer(3, end={"kind": "failed", "text": "no space left"}),
-    )
-    assert found is not None
-    assert found[0] == "rank 3 (pid 103 on node3) failed in step 12 (training): no space left"
-
-
-def test_four_of_many_guilty_processes_are_named() -> None:
-    found = judge(*(peer(rank, waits=False) for rank in range(1, 7)))
-    assert found is not None
-    assert found[0].count("has made no progress") == 4
-    assert found[0].endswith("2 more ranks neither, the others wait for them")

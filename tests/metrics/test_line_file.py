@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from effdet.files import replace_text
-from effdet.metrics.files import LineFile, cut_torn_line
+from effdet.metrics.line_file import LineFile, cut_torn_line
 
 
 @pytest.mark.parametrize(
@@ -62,36 +61,3 @@ def test_a_line_that_does_not_fit_leaves_the_file_as_it_was(
     assert file.path.read_text() == "one\n"
     file.append("two")
     assert file.path.read_text() == "one\ntwo\n"
-
-
-def test_a_file_is_replaced_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "status.json"
-    path.write_text("old")
-    seen = []
-    replace = Path.replace
-
-    def watched(self: Path, target: Path) -> Path:
-        seen.append((path.read_text(), self.read_text()))
-        return replace(self, target)
-
-    monkeypatch.setattr(Path, "replace", watched)
-    replace_text(path, "new")
-    assert seen == [("old", "new")]
-    assert path.read_text() == "new"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_replacement_that_fails_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "status.json"
-    path.write_text("old")
-
-    def full(self: Path, target: Path) -> Path:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="No space"):
-        replace_text(path, "new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]

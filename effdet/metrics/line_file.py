@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Log files that hold whole lines or whole contents, whatever happens to the process."""
+"""Log files that hold whole lines, whatever happens to the process."""
 
 import contextlib
 import os

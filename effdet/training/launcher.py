@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a process of a group says to its launcher and, for the whole group, to the user."""
+
+import contextlib
+import json
+import os
+import time
+from pathlib import Path
+
+from effdet import distributed
+from effdet.training.board import Board
+
+FIRST_SECONDS = 0.5
+"""How long the others wait for the process that is to be the first to end."""
+
+_REPORTED = "reported"
+
+
+def report(line: str) -> bool:
+    """Tell the launcher of an error, for its summary, and whether this process shall print it.
+
+    Only the first error of a group is printed: it is the cause, or the same on all. Where another
+    process was first, this returns when that one has had the time to print and to end.
+    """
+    if not distributed.is_launched():
+        return True
+    tell_launcher(line)
+    board = Board()
+    board.connect()
+    if is_first(board):
+        return True
+    time.sleep(FIRST_SECONDS)
+    return False
+
+
+def is_first(board: Board) -> bool:
+    """Whether no other process of the group has printed an error, or nobody can tell."""
+    return board.claim(_REPORTED)
+
+
+def tell_launcher(line: str) -> None:
+    """Leave ``line`` where torchrun looks for the error of a process."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path is None:
+        return
+    content = {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}
+    with contextlib.suppress(OSError):
+        Path(path).write_text(json.dumps({"message": content}))
+
+
+def store_host() -> str:
+    """Who holds the store of the group."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        return "the launcher of the processes"
+    return "rank 0, which holds the store of the group,"
