@@ -23,6 +23,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -142,13 +143,13 @@ def soak(
         device="cpu",
         console="lines",
     )
-    original, train.Attendant = train.Attendant, Sampling  # type: ignore[misc]
-    try:
-        # What it prints is not part of the result.
-        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-            train.train(config, torch.device("cpu"))
-    finally:
-        train.Attendant = original  # type: ignore[misc]
+    # What it prints is not part of the result.
+    with (
+        mock.patch.object(train, "Attendant", Sampling),
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+    ):
+        train.train(config, torch.device("cpu"))
     return samples
 
 

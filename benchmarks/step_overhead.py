@@ -113,6 +113,10 @@ def build_subjects(folder: Path, stack: contextlib.ExitStack) -> dict[str, Calla
         trainer.check()
         log.step(meter.steps, meter.report() | {"lr": trainer.schedule(trainer.step)})
 
+    def sign_of_life() -> None:
+        for phase in ("loading data", "training", "training"):
+            peers.beat(meter.steps, phase)
+
     return {
         "step": step,
         "clipping": clip,
@@ -120,7 +124,7 @@ def build_subjects(folder: Path, stack: contextlib.ExitStack) -> dict[str, Calla
         "meter": lambda: meter.add(values, not_skipped, BATCH, 0.0),
         "report": report,
         "progress line": lambda: log.tick(meter.steps),
-        "sign of life": lambda: [peers.beat(meter.steps, phase) for phase in ("load", "train", "")],
+        "sign of life": sign_of_life,
         "poll": control.poll,
     }
 
