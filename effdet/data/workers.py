@@ -9,11 +9,13 @@ dies, and lets the workers die of the SIGTERM on which the main process only wan
 import multiprocessing
 import multiprocessing.process
 import os
+import re
 import signal
 import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.util import Finalize
@@ -137,6 +139,7 @@ class Workers:
         self.slots = torch.zeros(num_workers, dtype=torch.int64).share_memory_()
         self.processes: list[multiprocessing.process.BaseProcess] = []
         self._path = path
+        _ALL.add(self)
         # Workers ignore the SIGTERM by which multiprocessing ends them before it waits for them,
         # so one that hangs would keep this process from ending. A fork of it ends none.
         self.kill = Finalize(self, _kill, args=(self.processes,), exitpriority=10)
@@ -170,6 +173,8 @@ class Workers:
                 told = self._hang(timeout)
             elif self._find_dead(patient=isinstance(error, OSError | EOFError)):
                 told = self._death()
+            elif owners := [workers for workers in _ALL if workers._has_died_of(error)]:
+                told = owners[0]._death()  # torch looks after the workers of all loaders
             else:
                 raise
             self.kill()
@@ -180,12 +185,19 @@ class Workers:
             raise self._death()
 
     def _find_dead(self, patient: bool) -> bool:
+        if not self.processes:
+            return False
         end = time.monotonic() + (_DEATH_NOTICE_SECONDS if patient else 0)
         while all(process.is_alive() for process in self.processes):
             if time.monotonic() >= end:
                 return False
             time.sleep(0.01)
         return True
+
+    def _has_died_of(self, error: Exception) -> bool:
+        """Whether torch's ``error`` is about the death of a worker of this loader."""
+        named = re.findall(r"worker \(pid (\d+)\)", str(error))
+        return any(str(p.pid) in named and not p.is_alive() for p in self.processes)
 
     def _death(self) -> DataError:
         worker, process = next((k, p) for k, p in enumerate(self.processes) if not p.is_alive())
@@ -212,6 +224,8 @@ class Workers:
             "give a longer --timeout if the work takes so long"
         )
 
+
+_ALL: "weakref.WeakSet[Workers]" = weakref.WeakSet()
 
 _DAMAGED = "is the image damaged, so that its decoder fails?"
 _ADVICE = {

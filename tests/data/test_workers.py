@@ -238,6 +238,22 @@ def test_a_death_disturbs_nothing_but_the_wait_for_a_batch(coco: CocoDataset) ->
 
 
 @linux
+def test_a_death_in_another_loader_is_told_with_its_image(coco: CocoDataset) -> None:
+    other = load(coco, lambda: None, workers=1)
+    batches = iter(other)
+    next(batches)
+    (victim,) = pids(other)
+
+    def kill_and_wait() -> None:
+        os.kill(victim, signal.SIGKILL)
+        time.sleep(2)
+
+    text = error_of(load(coco, kill_and_wait, workers=1))
+    assert f"(pid {victim}) was killed by SIGKILL" in text
+    assert ".png" in text
+
+
+@linux
 def test_worker_deaths_at_random_moments_are_always_told(coco: CocoDataset) -> None:
     draws = np.random.default_rng(5)
     told = 0
