@@ -73,13 +73,12 @@ class Control:
         With several processes the answer is one call late, so nobody waits for it.
         """
         due = 0 < self.save_seconds <= self.clock() - self._saved
+        if due:  # asked for once: the answer comes only after the next call has asked
+            self._saved = self.clock()
         number, save, failed = self._exchange.exchange(
             [self._signal, int(due and distributed.is_main()), int(self.failed)]
         )
-        orders = Orders(signal=number, save=bool(save), failed=bool(failed))
-        if orders.save:
-            self._saved = self.clock()
-        return orders
+        return Orders(signal=number, save=bool(save), failed=bool(failed))
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._signal = self._signal or number

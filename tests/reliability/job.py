@@ -177,6 +177,8 @@ def misbehave(orders: Orders) -> None:
     restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     if restarted and not orders.fault_after_restart:
         return
+    if not orders.fault.startswith("worker"):
+        Path("fault").write_text(orders.fault)
     if orders.fault == "raise":
         raise RuntimeError("the fault that was ordered")
     if orders.fault == "data":
@@ -210,7 +212,7 @@ def patch_loading(orders: Orders) -> None:
         count += 1
         if os.environ.get("RANK") == "1" and count == orders.fault_step:
             if orders.fault.startswith("worker"):
-                Path("image").write_text(str(self.path(index)))
+                Path("fault").write_text(str(self.path(index)))
             if orders.fault == "worker killed":
                 os.kill(os.getpid(), signal.SIGKILL)
             if orders.fault == "worker unpicklable":
