@@ -21,8 +21,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
+from measuring import write_result
 
-from benchmarks.measuring import write_result
 from tests.reliability.job_kills import kill_jobs
 from tests.reliability.job_runs import BATCH, EPOCHS, IMAGES, STEPS_PER_EPOCH, Server
 
