@@ -318,13 +318,15 @@ def with_batch_size(
     if config.batch_size != "auto":
         return config
     # The wrapper of distributed training would talk to processes that try another size.
-    one = dataclasses.replace(config, batch_size=1, normalizer="process", sync_bn=1)
+    smallest = config.smallest_batch
+    one = dataclasses.replace(config, batch_size=smallest, normalizer="process", sync_bn=1)
     trainer = build_trainer(one, model, anchors, 1, device, alone=True)
     found = find_batch_size(
         lambda size: trainer.rehearse(image_size, size, 1),
         model=model,
         optimizer=trainer.optimizer,
         device=device,
+        smallest=smallest,
         limit=LARGEST_BATCH,
     )
     return dataclasses.replace(config, batch_size=found)

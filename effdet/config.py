@@ -387,12 +387,18 @@ class TrainConfig(PostprocessConfig):
         if self.resume == "auto" and self.output is None:
             raise UsageError("--resume auto needs --output, the folder of the run to go on with")
         model = self.model_config(num_classes=1)  # an unknown model is better told at once
-        coarsest = max(-(-side // 2**model.max_level) for side in model.image_size)
-        if self.batch_size == 1 and coarsest == 1 and not self.freeze_bn:
+        if self.batch_size == 1 and self.smallest_batch == 2:
             raise UsageError(
                 "batch norm cannot train on one image whose coarsest level is one cell; give "
                 f"--batch-size 2, --freeze-bn or more than {2**model.max_level} pixels a side"
             )
+
+    @property
+    def smallest_batch(self) -> int:
+        """Images that batch norm needs: two where the coarsest level has one cell."""
+        model = self.model_config(num_classes=1)
+        coarsest = max(-(-side // 2**model.max_level) for side in model.image_size)
+        return 2 if coarsest == 1 and not self.freeze_bn else 1
 
     @property
     def total_epochs(self) -> int:

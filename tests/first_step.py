@@ -46,7 +46,7 @@ def main(data: str, global_batch: int, output: str) -> None:
     )
     trainer.set_train_mode()
     loader.set_position(0)
-    losses = trainer.backward(next(iter(loader)))
+    losses = trainer.backward([next(iter(loader))])
     loss = distributed.all_reduce_sum(losses["loss"].detach()) / distributed.world_size()
     if distributed.is_main():
         gradients = {name: p.grad for name, p in model.named_parameters()}

@@ -27,10 +27,12 @@ def program(
     return done
 
 
-def torchrun(processes: int, *words: str | Path) -> subprocess.CompletedProcess[str]:
+def torchrun(
+    processes: int, *words: str | Path, check: bool = True
+) -> subprocess.CompletedProcess[str]:
     """``torchrun --nproc-per-node PROCESSES WORDS`` on a free port."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return program(*launcher, *words)
+    return program(*launcher, *words, check=check)
 
 
 def tiny_coco(folder: Path, *, images: int = 4, side: int = 64) -> Path:

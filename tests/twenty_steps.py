@@ -3,8 +3,9 @@
 
 torchrun --nproc-per-node N tests/twenty_steps.py DATA CASES OUTPUT
 
-CASES: JSON, names and the settings of each that differ from :data:`SETTINGS`. OUTPUT: JSON, the
-mean losses over the processes of every step, and whether the weights are the same on all.
+CASES: JSON, names and the settings of each that differ from :data:`SETTINGS`; ``steps`` are others
+than 20, ``boxes_on`` are the ranks whose images have boxes. OUTPUT: JSON, the mean losses over the
+processes of every step, and whether the weights are the same on all.
 """
 
 import dataclasses
@@ -37,7 +38,8 @@ SETTINGS: dict[str, Any] = {
 def build(data: str, case: Mapping[str, Any]) -> tuple[Trainer, Loader]:
     """As train.py does it, with a global batch of 8."""
     settings = {**SETTINGS, **case, "data": data}
-    settings.pop("boxes_on", None)
+    for name in ("boxes_on", "steps"):
+        settings.pop(name, None)
     accumulate = settings.setdefault("accumulate", 1)
     settings["batch_size"] = GLOBAL_BATCH // (distributed.world_size() * accumulate)
     config = TrainConfig(**settings)
@@ -58,8 +60,8 @@ def run(data: str, case: Mapping[str, Any]) -> dict[str, Any]:
     trainer, loader = build(data, case)
     losses: list[float] = []
     has_boxes = distributed.rank() in case.get("boxes_on", range(distributed.world_size()))
-    epoch = 0
-    while len(losses) < STEPS:
+    steps, epoch = case.get("steps", STEPS), 0
+    while len(losses) < steps:
         epoch += 1
         loader.set_position(epoch)
         train_one_epoch(
@@ -75,7 +77,7 @@ def run(data: str, case: Mapping[str, Any]) -> dict[str, Any]:
     totals = distributed.gather_to_main(total.item())
     skipped, _ = trainer.skipped
     return {
-        "losses": losses[:STEPS],
+        "losses": losses[:steps],
         "equal": totals is not None and len(set(totals)) == 1,
         "skipped": skipped,
     }

@@ -41,6 +41,7 @@ def find_batch_size(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     device: torch.device,
+    smallest: int,
     limit: int,
 ) -> int:
     """The batch size for ``--batch-size auto``, the same on every process.
@@ -54,11 +55,12 @@ def find_batch_size(
         model: its buffers, gradients and mode, and the random generators, are put back after.
         optimizer: of the model; it does no step.
         device: a GPU.
-        limit: largest batch size to try, at least 1.
+        smallest: smallest batch size that the model can be trained with.
+        limit: largest to try.
 
     Raises:
         UsageError: on a CPU, whose memory has no such end.
-        DeviceMemoryError: where one image does not fit.
+        DeviceMemoryError: where not even the smallest batch fits.
     """
     if device.type != "cuda":
         raise UsageError("--batch-size auto needs a GPU; give a number")
@@ -72,23 +74,25 @@ def find_batch_size(
         del reserved
 
     with unchanged(model, device):
-        found = smallest_of_all(largest_that_fits(try_with_reserve, limit), device)
+        found = smallest_of_all(largest_that_fits(try_with_reserve, smallest, limit), device)
     if found == 0:
         raise DeviceMemoryError(
-            "one image does not fit into the GPU's memory; give a smaller --image-size, a smaller "
-            "--model or --amp"
+            f"a batch of {smallest} does not fit into the GPU's memory; give a smaller "
+            "--image-size, a smaller --model or --amp"
         )
     return found
 
 
-def largest_that_fits(try_step: Callable[[int], None], limit: int) -> int:
-    """The largest batch size up to ``limit`` that ``try_step`` has memory for, 0 if none.
+def largest_that_fits(try_step: Callable[[int], None], smallest: int, limit: int) -> int:
+    """The largest size from ``smallest`` to ``limit`` that ``try_step`` has memory for, 0 if none.
 
     Above 8 only multiples of 8 are tried.
     """
 
     @functools.cache
     def fits(size: int) -> bool:
+        if size < smallest:
+            return False
         try:
             try_step(size)
         except torch.OutOfMemoryError:
@@ -100,7 +104,7 @@ def largest_that_fits(try_step: Callable[[int], None], limit: int) -> int:
         torch.cuda.empty_cache()
         return enough
 
-    found = largest_batch(fits, limit=min(limit, 8))
+    found = largest_batch(fits, first=smallest, limit=min(limit, 8))
     if found < 8:
         return found
     return 8 * largest_batch(lambda eights: fits(8 * eights), limit=limit // 8)

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which run goes on, and whether the settings are still its own."""
 
+import contextlib
 import dataclasses
+import functools
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from effdet import distributed, flags
 from effdet.config import TrainConfig
-from effdet.errors import UsageError
+from effdet.errors import DataError, UsageError, WeightsError
 from effdet.files import FolderLock, check_writable, remove_leftovers
 from effdet.training.run_folder import (
     CONFIG,
@@ -24,6 +27,8 @@ from effdet.training.run_folder import (
 from effdet.weights import Checkpoint, load_checkpoint
 
 AUTO = "auto"
+
+_FIRST_FILES = (CONFIG, "environment.json", "log.jsonl", "status.json", ".lock")
 
 CHANGEABLE = {
     "resume", "output", "device", "workers", "data", "train_annotations", "train_images",
@@ -136,6 +141,7 @@ def _open_run(config: TrainConfig, stack: ExitStack) -> tuple[Path, Path | None]
 def _new_run(config: TrainConfig, stack: ExitStack) -> Path:
     folder = create_run_folder(config.output, config.model)
     _take(folder, stack)
+    stack.push(functools.partial(_leave_nothing, folder))
     flags.save_yaml(config, folder / CONFIG, leave_out=("output",))
     return folder
 
@@ -145,6 +151,21 @@ def _take(folder: Path, stack: ExitStack) -> None:
     check_writable(folder)
     stack.enter_context(FolderLock(folder))
     remove_leftovers(folder)
+
+
+def _leave_nothing(
+    folder: Path,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+) -> None:
+    """Where a mistake ends a new run before its first checkpoint, its name is free again."""
+    if not isinstance(error, UsageError | DataError | WeightsError) or has_checkpoints(folder):
+        return
+    for path in [folder / name for name in _FIRST_FILES]:
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # somebody put something else there
+        folder.rmdir()
 
 
 def _warn(text: str) -> None:

@@ -56,9 +56,16 @@ def test_the_largest_batch_is_found_in_few_tries(first: int, limit: int) -> None
 )  # fmt: skip
 def test_above_8_images_it_is_a_multiple_of_8(room: int, limit: int, found: int) -> None:
     memory = Memory(room)
-    assert largest_that_fits(memory.step, limit) == found
+    assert largest_that_fits(memory.step, 1, limit) == found
     assert len(memory.tried) == len(set(memory.tried)) <= 14
     assert all(size % 8 == 0 for size in memory.tried if size > 8)
+
+
+@pytest.mark.parametrize(("room", "found"), [(1, 0), (2, 2), (3, 3), (9, 8), (100, 96)])
+def test_what_is_too_small_for_batch_norm_is_not_tried(room: int, found: int) -> None:
+    memory = Memory(room)
+    assert largest_that_fits(memory.step, 2, 4096) == found
+    assert 1 not in memory.tried
 
 
 def test_other_errors_of_the_step_come_through() -> None:
@@ -66,14 +73,16 @@ def test_other_errors_of_the_step_come_through() -> None:
         raise RuntimeError(f"broken at {size}")
 
     with pytest.raises(RuntimeError, match="broken at 1"):
-        largest_that_fits(step, 8)
+        largest_that_fits(step, 1, 8)
 
 
 def test_a_cpu_is_refused() -> None:
     model = nn.Linear(1, 1)
     optimizer = build_optimizer(model, lr=0.1, momentum=0.9, weight_decay=0.0)
     with pytest.raises(UsageError, match="--batch-size auto needs a GPU; give a number"):
-        find_batch_size(Memory(8).step, model=model, optimizer=optimizer, device=CPU, limit=8)
+        find_batch_size(
+            Memory(8).step, model=model, optimizer=optimizer, device=CPU, smallest=1, limit=8
+        )
 
 
 def test_trying_leaves_the_model_and_the_generator_as_they_were() -> None:
@@ -119,7 +128,9 @@ def test_the_batch_of_a_gpu_fits_and_twice_as_much_does_not() -> None:
     def step(size: int) -> None:
         model(torch.randn(size, 3, 1024, 1024, device=device)).square().sum().backward()
 
-    found = find_batch_size(step, model=model, optimizer=optimizer, device=device, limit=4096)
+    found = find_batch_size(
+        step, model=model, optimizer=optimizer, device=device, smallest=1, limit=4096
+    )
     assert found >= 8
     assert found % 8 == 0
     step(found)
