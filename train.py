@@ -47,6 +47,7 @@ from effdet.training import (
     ModelEma,
     Peers,
     Progress,
+    RateSchedule,
     Resumed,
     Run,
     Trainer,
@@ -398,19 +399,7 @@ def build_trainer(
             share=config.normalizer,
         ),
         optimizer=optimizer,
-        schedule=build_schedule(
-            kind=config.schedule,
-            lr=config.lr,
-            warmup_lr=config.warmup_lr,
-            warmup_epochs=config.warmup_epochs,
-            min_lr=config.min_lr,
-            epochs=config.epochs,
-            cooldown_epochs=config.cooldown_epochs,
-            steps_per_epoch=steps_per_epoch,
-            global_batch=config.images_per_step(distributed.world_size()),
-            noise=config.lr_noise,
-            seed=config.seed,
-        ),
+        schedule=schedule_of(config, steps_per_epoch, distributed.world_size()),
         scaler=build_scaler(device, dtype),
         ema=ema,
         device=device,
@@ -419,6 +408,23 @@ def build_trainer(
         clip_norm=config.clip_norm,
         freeze_bn=config.freeze_bn,
         max_nonfinite=config.max_nonfinite,
+    )
+
+
+def schedule_of(config: TrainConfig, steps_per_epoch: int, processes: int) -> RateSchedule:
+    """The learning rate of every step of the run."""
+    return build_schedule(
+        kind=config.schedule,
+        lr=config.lr,
+        warmup_lr=config.warmup_lr,
+        warmup_epochs=config.warmup_epochs,
+        min_lr=config.min_lr,
+        epochs=config.epochs,
+        cooldown_epochs=config.cooldown_epochs,
+        steps_per_epoch=steps_per_epoch,
+        global_batch=config.images_per_step(processes),
+        noise=config.lr_noise,
+        seed=config.seed,
     )
 
 

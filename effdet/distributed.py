@@ -71,6 +71,7 @@ def pick_device(name: str | None = None) -> torch.device:
 
 
 _host: Any = None  # the group of the hosts
+_start: str | None = None  # see start_name
 
 
 @contextmanager
@@ -83,7 +84,7 @@ def process_group(device: torch.device, timeout: float = 1800.0) -> Iterator[Non
         device: where this process works.
         timeout: seconds after which waiting for another process is an error.
     """
-    global _host
+    global _host, _start
     if not is_launched():
         yield
         return
@@ -91,10 +92,10 @@ def process_group(device: torch.device, timeout: float = 1800.0) -> Iterator[Non
     store, own_rank, processes = next(
         iter(rendezvous("env://", timeout=timedelta(seconds=timeout)))
     )
-    name = _name_start(store, own_rank, processes, timeout)
+    _start = _name_start(store, own_rank, processes, timeout)
     dist.init_process_group(
         backend,
-        store=PrefixStore(name, store),
+        store=PrefixStore(_start, store),
         rank=own_rank,
         world_size=processes,
         timeout=timedelta(seconds=timeout),
@@ -110,6 +111,11 @@ def process_group(device: torch.device, timeout: float = 1800.0) -> Iterator[Non
         raise
     _host = None
     dist.destroy_process_group()
+
+
+def start_name() -> str | None:
+    """What this start of all processes has as its own name, also after its group; None before."""
+    return _start
 
 
 def _name_start(store: Store, own_rank: int, processes: int, timeout: float) -> str:

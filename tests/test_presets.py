@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+import train
 from effdet import flags, presets
 from effdet.config import TrainConfig
 from effdet.presets import PRESETS
-from effdet.training.schedule import RateSchedule, build_schedule
+from effdet.training import RateSchedule
 
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs" / "training.md"
@@ -19,21 +20,7 @@ FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
 
 def schedule_of(config: TrainConfig, *, images: int, processes: int) -> RateSchedule:
     """The rates of a run with ``images`` training images."""
-    assert isinstance(config.batch_size, int)
-    global_batch = config.batch_size * config.accumulate * processes
-    return build_schedule(
-        kind=config.schedule,
-        lr=config.lr,
-        warmup_lr=config.warmup_lr,
-        warmup_epochs=config.warmup_epochs,
-        min_lr=config.min_lr,
-        epochs=config.epochs,
-        cooldown_epochs=config.cooldown_epochs,
-        steps_per_epoch=images // global_batch,
-        global_batch=global_batch,
-        noise=config.lr_noise,
-        seed=config.seed,
-    )
+    return train.schedule_of(config, images // config.images_per_step(processes), processes)
 
 
 def parsed(text: str) -> list[TrainConfig]:

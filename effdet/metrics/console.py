@@ -16,7 +16,7 @@ from effdet.metrics.table import FIGURES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class Position:
     """How far a run is.
 
     Attributes:
@@ -58,13 +58,13 @@ class Lines:
     def tick(self, step: int) -> None:
         """``step`` steps are done in this epoch."""
 
-    def show(self, progress: Progress, values: Mapping[str, Any]) -> None:
+    def show(self, position: Position, values: Mapping[str, Any]) -> None:
         """Show the values of the last steps."""
         if self.progress:
             self.say(
-                f"epoch {progress.epoch}/{progress.epochs}  "
-                f"step {progress.step}/{progress.steps}  "
-                f"{'  '.join(describe(values).values())}  left {duration(progress.left)}"
+                f"epoch {position.epoch}/{position.epochs}  "
+                f"step {position.step}/{position.steps}  "
+                f"{'  '.join(describe(values).values())}  left {duration(position.left)}"
             )
 
     def state(self, text: str) -> None:
@@ -129,13 +129,13 @@ class Bar(Lines):
         if self.bar is not None:
             self.bar.update(step - self.bar.n)
 
-    def show(self, progress: Progress, values: Mapping[str, Any]) -> None:
+    def show(self, position: Position, values: Mapping[str, Any]) -> None:
         """Renew the values."""
         parts = describe(values)
         beside = [parts.pop(name) for name in _ON_THE_BAR if name in parts]
         if self.bar is not None:
-            self.bar.n = progress.step
-            self.bar.set_postfix_str(", ".join([*beside, f"left {duration(progress.left)}"]))
+            self.bar.n = position.step
+            self.bar.set_postfix_str(", ".join([*beside, f"left {duration(position.left)}"]))
         self.state("  ".join(parts.values()))
 
     def state(self, text: str) -> None:

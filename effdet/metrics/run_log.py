@@ -17,7 +17,7 @@ from effdet.config import Console as ConsoleKind
 from effdet.config import Sink as SinkName
 from effdet.errors import SignalError, one_line
 from effdet.files import replace_text
-from effdet.metrics.console import Lines, Progress, build_console
+from effdet.metrics.console import Lines, Position, build_console
 from effdet.metrics.dllogger import (
     METADATA,
     Logger,
@@ -45,7 +45,7 @@ class RunLog:
     Args:
         folder: the run folder; None (on all processes but the main one) records nothing.
         epochs: of the whole run.
-        steps_per_epoch: of each.
+        steps_per_epoch: of each; the attribute may be set until the first begins.
         console: a bar where there is a terminal, readable lines, or dllogger's lines.
         log_to: trackers that get the values as well.
         name: of the run at the trackers (default: the folder's).
@@ -170,14 +170,14 @@ class RunLog:
         found = plain_values(values) | {"memory": peak_memory(self._device)}
         self._log((self.epoch, step), found)
         self._track("train", found)
-        progress = Progress(
+        position = Position(
             epoch=self.epoch,
             epochs=self.epochs,
             step=step,
             steps=self.steps_per_epoch,
             left=self._seconds_left(),
         )
-        self._try("standard output", self.console.show, progress, found)
+        self._try("standard output", self.console.show, position, found)
         if time.monotonic() - self._heartbeat > HEARTBEAT:
             self.status(self.state)
 

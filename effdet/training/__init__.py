@@ -15,7 +15,7 @@ from effdet.training.progress import Progress
 from effdet.training.replay import load_batches, save_batches
 from effdet.training.resume import Resumed, Run, open_run, saved_settings
 from effdet.training.run_folder import BEST, LAST
-from effdet.training.schedule import build_schedule
+from effdet.training.schedule import RateSchedule, build_schedule
 from effdet.training.sync_bn import synchronize_batch_norm
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Orders",
     "Peers",
     "Progress",
+    "RateSchedule",
     "Resumed",
     "Run",
     "Trainer",

@@ -34,15 +34,18 @@ class Board:
     def connect(self, seconds: float = STORE_SECONDS) -> None:
         """Open a client of its own at the store that the group was built with, if there is one.
 
-        Its keys belong to this run and this start of it: torchrun keeps the store when it restarts.
+        Its keys belong to this start of the processes: torchrun keeps the store when it restarts
+        them, and what those before them left must not be found.
 
         Args:
             seconds: to wait for it.
         """
         if not distributed.is_launched():
             return
+        # Before there is a group, the count of restarts must do, though each node has its own.
         run = os.environ.get("TORCHELASTIC_RUN_ID", "none")
         restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        start = distributed.start_name() or f"{run}/{restart}"
         with contextlib.suppress(RuntimeError, KeyError, ValueError):
             store = TCPStore(
                 os.environ["MASTER_ADDR"],
@@ -52,7 +55,7 @@ class Board:
                 wait_for_workers=False,
             )
             store.set_timeout(timedelta(seconds=STORE_SECONDS))
-            self._store = PrefixStore(f"effdet/{run}/{restart}", store)
+            self._store = PrefixStore(f"effdet/{start}", store)
 
     def put(self, key: str, value: Any) -> None:
         """Leave ``value``."""

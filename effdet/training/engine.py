@@ -29,6 +29,11 @@ from effdet.training.statistics import RunningStatistics
 SMALLEST_SCALE = 1.0
 """A loss scale below this helps no gradient: something else is wrong."""
 
+_ADVICE = (
+    "lower --lr, lengthen --warmup-epochs, train with --amp-dtype bfloat16 or without --amp, or "
+    "find the operation with --detect-anomaly"
+)
+
 
 @dataclass(kw_only=True, eq=False)
 class Trainer:
@@ -209,12 +214,6 @@ class Trainer:
         if not last and isinstance(self.model, DistributedDataParallel):
             return self.model.no_sync()
         return nullcontext()
-
-
-_ADVICE = (
-    "lower --lr, lengthen --warmup-epochs, train with --amp-dtype bfloat16 or without --amp, or "
-    "find the operation with --detect-anomaly"
-)
 
 
 def _no_target(size: tuple[int, int]) -> Target:

@@ -2,7 +2,7 @@
 """Means over steps, kept on the device until somebody reads them."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,21 +15,25 @@ class Meter:
     """Means over the steps of an epoch and over those since the last report.
 
     Steps that were skipped count for nothing but their number.
+
+    Args:
+        clock: seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
         self._names: list[str] = []
         self._sums: Tensor | None = None  # float64: the values, then the steps taken
         self._reported = [0.0, 0.0, 0.0, 0.0]  # steps, images, seconds, seconds of waiting
         self._reported_sums: list[float] = []
         self.steps = self.images = 0
         self.waiting = 0.0
-        self._start = time.perf_counter()
+        self._start = clock()
 
     @property
     def seconds(self) -> float:
         """Time since the epoch began, without breaks between starts of the program."""
-        return time.perf_counter() - self._start
+        return self.clock() - self._start
 
     def add(
         self, values: Mapping[str, Tensor], skipped: Tensor, images: int, waiting: float
@@ -87,7 +91,7 @@ class Meter:
         self._reported = list(state["reported"])
         steps, images, seconds, self.waiting = state["counts"]
         self.steps, self.images = int(steps), int(images)
-        self._start = time.perf_counter() - seconds
+        self._start = self.clock() - seconds
 
     def _counts(self) -> list[float]:
         return [float(self.steps), float(self.images), self.seconds, self.waiting]

@@ -75,7 +75,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
         TypeError: naming an entry that is neither a tensor nor a plain value.
         WriteError: with the system's reason; the old file is untouched.
     """
-    values = plain(
+    values = storable(
         {
             "format": FORMAT,
             "version": VERSION,
@@ -94,7 +94,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     write_atomically(path, lambda file: save_with_digest(values, file), size=size)
 
 
-def plain(value: Any, name: str = "") -> Any:
+def storable(value: Any, name: str = "") -> Any:
     """``value`` as tensors, dicts, lists, tuples and plain values, which can be read safely.
 
     NumPy's numbers become Python's; anything else is refused.
@@ -104,10 +104,11 @@ def plain(value: Any, name: str = "") -> Any:
     """
     if isinstance(value, Mapping):
         return {
-            plain(k, f"{name}: the key {k!r}"): plain(v, _entry(name, k)) for k, v in value.items()
+            storable(k, f"{name}: the key {k!r}"): storable(v, _entry(name, k))
+            for k, v in value.items()
         }
     if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
-        items = [plain(item, _entry(name, index)) for index, item in enumerate(value)]
+        items = [storable(item, _entry(name, index)) for index, item in enumerate(value)]
         return items if isinstance(value, list) else tuple(items)
     if isinstance(value, Tensor) and type(value.detach()) is Tensor:
         return value.detach()

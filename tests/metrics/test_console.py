@@ -6,7 +6,7 @@ import pytest
 from effdet.metrics.console import (
     Bar,
     Lines,
-    Progress,
+    Position,
     build_console,
     describe,
     duration,
@@ -15,7 +15,7 @@ from effdet.metrics.console import (
 )
 from tests.metrics.conftest import AP, STEP, terminal
 
-HALF = Progress(epoch=2, epochs=3, step=5, steps=10, left=3661.0)
+HALF = Position(epoch=2, epochs=3, step=5, steps=10, left=3661.0)
 
 
 def test_a_line_tells_everything_there_is_to_know(capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,7 +101,7 @@ def test_both_lines_fit_80_columns_with_large_numbers() -> None:
     with terminal() as read:
         bar = Bar()
         bar.begin_epoch(100, 300, 1848)
-        bar.show(Progress(epoch=100, epochs=300, step=999, steps=1848, left=1e6), large)
+        bar.show(Position(epoch=100, epochs=300, step=999, steps=1848, left=1e6), large)
         shown = read()
         bar.close()
     assert "999/1848, data 100%, mem 80.0 GB, skipped 123, left 277:46:40" in shown

@@ -2,6 +2,7 @@
 import pytest
 from torch.distributed import TCPStore
 
+from effdet import distributed
 from effdet.training.board import Board
 
 
@@ -42,6 +43,18 @@ def test_a_restart_finds_nothing_of_the_start_before(
     connected().put("a", 1)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert connected().get("a") is None
+    connected().put("a", 1)
+    monkeypatch.setattr(distributed, "start_name", lambda: "third")
+    assert connected().get("a") is None
+
+
+def test_nodes_that_count_restarts_otherwise_find_each_other(
+    store: TCPStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "start_name", lambda: "second")
+    connected().put("a", 1)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert connected().get("a") == 1
 
 
 def test_without_a_store_nothing_is_left_and_nobody_waits() -> None:
