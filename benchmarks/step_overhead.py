@@ -108,6 +108,10 @@ def build_subjects(folder: Path, stack: contextlib.ExitStack) -> dict[str, Calla
         norm = nn.utils.clip_grad_norm_(model.parameters(), trainer.clip_norm)
         norm.isfinite().logical_not()
 
+    def beats() -> None:
+        for phase in ("loading data", "training", "training"):
+            peers.beat(meter.steps, phase)
+
     def report() -> None:
         meter.add(values, not_skipped, BATCH, 0.0)  # a report needs a step since the last
         trainer.check()
@@ -120,7 +124,7 @@ def build_subjects(folder: Path, stack: contextlib.ExitStack) -> dict[str, Calla
         "meter": lambda: meter.add(values, not_skipped, BATCH, 0.0),
         "report": report,
         "progress line": lambda: log.tick(meter.steps),
-        "sign of life": lambda: [peers.beat(meter.steps, phase) for phase in ("load", "train", "")],
+        "sign of life": beats,
         "poll": control.poll,
     }
 
