@@ -54,6 +54,8 @@ def main() -> None:
         "job": f"2 processes, {EPOCHS} epochs of {STEPS_PER_EPOCH} steps of 2 x {BATCH} of "
         f"{IMAGES} images, a checkpoint every 3 steps",
         **asdict(kills),
+        "targets": dict(kills.targets),
+        "phases": dict(kills.phases),
         "slowest_end": round(kills.slowest_end, 1),
         "seconds": round(time.monotonic() - begin),
     }

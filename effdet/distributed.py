@@ -2,6 +2,8 @@
 """One process or many: everything that knows about ranks."""
 
 import os
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -10,8 +12,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 
-from effdet.errors import DivergedError, SignalError, UsageError
+from effdet.errors import DivergedError, PeerError, SignalError, UsageError
 
 
 def is_launched() -> bool:
@@ -84,8 +88,15 @@ def process_group(device: torch.device, timeout: float = 1800.0) -> Iterator[Non
         yield
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
+    store, own_rank, processes = next(
+        iter(rendezvous("env://", timeout=timedelta(seconds=timeout)))
+    )
+    name = _name_start(store, own_rank, processes, timeout)
     dist.init_process_group(
         backend,
+        store=PrefixStore(name, store),
+        rank=own_rank,
+        world_size=processes,
         timeout=timedelta(seconds=timeout),
         device_id=device if device.type == "cuda" else None,
     )
@@ -99,6 +110,31 @@ def process_group(device: torch.device, timeout: float = 1800.0) -> Iterator[Non
         raise
     _host = None
     dist.destroy_process_group()
+
+
+def _name_start(store: Store, own_rank: int, processes: int, timeout: float) -> str:
+    """A name that this start of all processes has to itself, the same on each.
+
+    torchrun may keep its store when it restarts the processes, and they must not find the addresses
+    of those before them. Its count of restarts is no such name: each node has its own.
+    """
+    own = uuid.uuid4().hex
+    if own_rank:
+        store.set(f"effdet/hello/{own_rank}", own)
+        name = str(store.get(f"effdet/name/{own}").decode())
+        store.add(f"effdet/heard/{name}", 1)
+        return name
+    deadline = time.monotonic() + timeout
+    # A hello may be one of an earlier start: it is answered too, and nobody hears it.
+    while store.add(f"effdet/heard/{own}", 0) < processes - 1:
+        for other in range(1, processes):
+            if store.check([f"effdet/hello/{other}"]):
+                hello = store.get(f"effdet/hello/{other}").decode()
+                store.set(f"effdet/name/{hello}", own)
+        if time.monotonic() > deadline:
+            raise PeerError(f"not all of the {processes} processes have started in {timeout:g} s")
+        time.sleep(0.02)
+    return own
 
 
 def wrap(model: nn.Module, device: torch.device) -> nn.Module:

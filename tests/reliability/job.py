@@ -14,6 +14,7 @@ signals, error files. The working folder of all processes of a job is the job's 
 import atexit
 import contextlib
 import errno
+import functools
 import json
 import os
 import select
@@ -356,7 +357,7 @@ def serve() -> None:
             pid = os.fork()
             if pid == 0:
                 os.closerange(3, 4096)
-                end_as_program(lambda: start_job(request))
+                end_as_program(functools.partial(start_job, request))
             jobs[pid] = request["folder"]
             print(pid, flush=True)
         reap(jobs)

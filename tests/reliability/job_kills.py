@@ -74,7 +74,7 @@ def kill_jobs(
                     name = f"killed-{seed}-{len(server.jobs)}"
                     job = server.job(name)
                 run = _Run(job, random.Random(f"{seed} {name}"), done, lock, kills, say)
-                run.to_the_end(seconds)
+                run.to_the_end(1.5 * seconds)
                 with lock:
                     done.completed += 1
                     if digest(job.run / "last.pt") != digest(reference.run / "last.pt"):
@@ -132,7 +132,7 @@ class _Run:
             moment = self.job.send(signal.SIGKILL, target)
         if moment is None:
             return False
-        phase = before.split()[0] if before else "launch"
+        phase = before.rstrip(" 0123456789") or "launch"
         self.job.wait(60)
         assert self.job.end is not None
         took = self.job.end[1] - moment

@@ -98,9 +98,9 @@ class Job:
         self.words = (
             "--data", str(server.data), "--val-images", str(validation / "val"),
             "--val-annotations", str(validation / "annotations" / "instances_val.json"),
-            "--model", "tiny", "--batch-size", str(BATCH), "--epochs", str(EPOCHS), "--workers", "1", "--lr", "0.5", "--warmup-epochs", "1",
-            "--ema-decay", "0.9", "--log-every", "2", "--timeout", "30", "--output", "run",
-            *words,
+            "--model", "tiny", "--batch-size", str(BATCH), "--epochs", str(EPOCHS),
+            "--workers", "1", "--lr", "0.5", "--warmup-epochs", "1", "--ema-decay", "0.9",
+            "--log-every", "2", "--timeout", "30", "--output", "run", *words,
         )  # fmt: skip
         self.pid = 0
         folder.mkdir()

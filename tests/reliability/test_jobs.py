@@ -43,21 +43,20 @@ def test_a_job_of_real_programs_does_what_a_forked_one_does(
     job.send(signal.SIGKILL, "rank 0")
     assert job.wait() == 1
     assert not job.orphans()
-    job.start(forked=False, *("--resume", "auto"))
+    job.start("--resume", "auto", forked=False)
     assert job.wait() == 0, job.stderr
     assert digest(job.run / "last.pt") == digest(left_alone.run / "last.pt")
 
 
-@pytest.mark.parametrize("target", ["rank 0", "rank 1"])
-def test_torchrun_restarts_killed_ranks(server: Server, left_alone: Job, target: str) -> None:
-    job = server.job(f"elastic-{target[-1]}")
+def test_torchrun_restarts_killed_ranks_until_the_job_is_through(
+    server: Server, left_alone: Job
+) -> None:
+    job = server.job("elastic")
     job.start("--resume", "auto", launcher=("--max-restarts", "3"))
-    job.await_phase("step 9")
-    agent, before = job.pid, job.phase(0)[0]
-    job.send(signal.SIGKILL, target)
+    for target, step in (("rank 0", 6), ("rank 1", 12), ("rank 0", 18)):
+        job.await_phase(f"step {step}")
+        job.send(signal.SIGKILL, target)
     assert job.wait(90) == 0, job.stderr
-    assert job.phase(0)[0] != before
-    assert job.pid == agent
     assert not job.orphans()
     assert differing(result(job.run / "last.pt"), result(left_alone.run / "last.pt")) == []
 
