@@ -14,6 +14,7 @@ Writes benchmarks/results/soak.json. Linux.
 import argparse
 import contextlib
 import dataclasses
+import gc
 import json
 import multiprocessing
 import os
@@ -125,6 +126,10 @@ def soak(
             if leak:
                 lost.append(np.ones(leak, np.uint8))
             if self.trainer.step % every == 0:
+                if self.trainer.step <= steps // 4:
+                    # It writes to every object, and so ends the sharing of pages with the workers,
+                    # which otherwise ends at some moment that looks like a leak.
+                    gc.collect()
                 samples.append(sample(self.trainer.step, run))
 
     config = TrainConfig(

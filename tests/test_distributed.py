@@ -231,7 +231,8 @@ def test_three_processes_go_on_bit_by_bit(stopped: Path, uneven_data: Path, tmp_
     first = recorded(again / "ids")
     assert go_on(3, again) == 0
     assert first + recorded(again / "ids") == recorded(whole / "ids")
-    assert differing(final_state(again / "run"), final_state(whole / "run")) == []
+    with tiny_model():
+        assert differing(final_state(again / "run"), final_state(whole / "run")) == []
 
 
 def test_with_other_processes_the_same_images_follow_in_the_same_order(

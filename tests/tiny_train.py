@@ -52,7 +52,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     record, stop_at, *words = sys.argv[1:]
     RecordingTrainer.folder = Path(record)
-    RecordingTrainer.folder.mkdir(exist_ok=True)
+    RecordingTrainer.folder.mkdir(parents=True, exist_ok=True)
     RecordingTrainer.stop_at = int(stop_at.rstrip("!"))
     RecordingTrainer.rehearses = not stop_at.endswith("!")
     train.Trainer = RecordingTrainer  # type: ignore[misc]

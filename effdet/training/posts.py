@@ -164,4 +164,5 @@ def waits_for_others(frame: FrameType) -> bool:
     file = frame.f_code.co_filename
     if "/torch/distributed/" in file or file.endswith("/torch/autograd/graph.py"):
         return True
-    return _WAITS.search(linecache.getline(file, frame.f_lineno)) is not None
+    # A frame between two lines has no number.
+    return _WAITS.search(linecache.getline(file, frame.f_lineno or 0)) is not None
