@@ -4,6 +4,7 @@
 import contextlib
 import dataclasses
 import functools
+import json
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -159,13 +160,23 @@ def _leave_nothing(
     error: BaseException | None,
     trace: TracebackType | None,
 ) -> None:
-    """Where a mistake ends a new run before its first checkpoint, its name is free again."""
-    if not isinstance(error, UsageError | DataError | WeightsError) or has_checkpoints(folder):
+    """Where a mistake ends a new run before its first step, its name is free again."""
+    mistake = isinstance(error, UsageError | DataError | WeightsError)
+    if not mistake or has_checkpoints(folder) or _has_trained(folder):
         return
     for path in [folder / name for name in _FIRST_FILES]:
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # somebody put something else there
         folder.rmdir()
+
+
+def _has_trained(folder: Path) -> bool:
+    """Whether the run of ``folder`` has done a step, as its status says."""
+    try:
+        status = json.loads((folder / "status.json").read_text())
+        return bool(status["epoch"] > 1 or status["step"] > 0)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _warn(text: str) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
 import functools
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 from effdet import flags
 from effdet.config import TrainConfig, model_config
-from effdet.errors import UsageError, WeightsError
+from effdet.errors import DataError, UsageError, WeightsError
 from effdet.files import FolderLock
 from effdet.structures import ClassMap
 from effdet.training.resume import CHANGEABLE, Run, check_same_run, open_run, saved_settings
@@ -313,3 +314,14 @@ OTHER: dict[str, Any] = {
 @pytest.mark.parametrize("name", sorted(CHANGEABLE))
 def test_what_does_not_make_another_run_may_change(name: str, tmp_path: Path) -> None:
     check_same_run(config(**{name: OTHER[name]}), dataclasses.asdict(config()), tmp_path)
+
+
+def test_a_run_that_has_trained_keeps_its_folder_when_a_mistake_ends_it(tmp_path: Path) -> None:
+    for step, kept in ((0, False), (3, True)):
+        folder = tmp_path / str(step)
+        with pytest.raises(DataError), ExitStack() as stack:
+            run = open_run(config(output=str(folder)), stack)
+            status = {"epoch": 1, "step": step}
+            (run.folder / "status.json").write_text(json.dumps(status))
+            raise DataError("an image is damaged")
+        assert folder.exists() == kept
