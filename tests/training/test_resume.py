@@ -316,12 +316,17 @@ def test_what_does_not_make_another_run_may_change(name: str, tmp_path: Path) ->
     check_same_run(config(**{name: OTHER[name]}), dataclasses.asdict(config()), tmp_path)
 
 
-def test_a_run_that_has_trained_keeps_its_folder_when_a_mistake_ends_it(tmp_path: Path) -> None:
-    for step, kept in ((0, False), (3, True)):
-        folder = tmp_path / str(step)
-        with pytest.raises(DataError), ExitStack() as stack:
-            run = open_run(config(output=str(folder)), stack)
-            status = {"epoch": 1, "step": step}
-            (run.folder / "status.json").write_text(json.dumps(status))
-            raise DataError("an image is damaged")
-        assert folder.exists() == kept
+def end_by_a_mistake(folder: Path, step: int) -> None:
+    with ExitStack() as stack:
+        run = open_run(config(output=str(folder)), stack)
+        (run.folder / "status.json").write_text(json.dumps({"epoch": 1, "step": step}))
+        raise DataError("an image is damaged")
+
+
+@pytest.mark.parametrize(("step", "kept"), [(0, False), (3, True)])
+def test_a_run_that_has_trained_keeps_its_folder_when_a_mistake_ends_it(
+    step: int, kept: bool, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError):
+        end_by_a_mistake(tmp_path / "run", step)
+    assert (tmp_path / "run").exists() == kept
