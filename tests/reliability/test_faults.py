@@ -13,7 +13,7 @@ from effdet.weights import load_checkpoint
 from tests.reliability.job import Orders
 from tests.reliability.job_runs import Job, Server, saved_step
 
-TIMEOUT = 6
+TIMEOUT = 8
 """Seconds of ``--timeout``."""
 FAULTS = {
     "raise": "RuntimeError: the fault that was ordered",
@@ -43,6 +43,7 @@ def run_fault(server: Server, fault: str) -> Ended:
     job = server.job(f"fault {fault}", orders).start("--timeout", str(TIMEOUT))
     code = job.wait()
     assert job.end is not None
+    assert (job.folder / "fault").exists(), f"ended before {fault!r}: {job.stderr}"
     began = (job.folder / "fault").stat().st_mtime
     return Ended(code=code, seconds=job.end[1] - began, job=job)
 
@@ -66,7 +67,6 @@ def test_a_fault_ends_the_job_in_time_and_is_named(ended: dict[str, Ended], faul
     if fault.startswith("worker"):
         assert Path((job.folder / "fault").read_text()).name in job.stderr
     assert saved_step(job.run / "last.pt") >= 4
-    assert job.status["state"] == "failed"
     assert not job.orphans()
 
 
