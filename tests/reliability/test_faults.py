@@ -13,7 +13,7 @@ from effdet.weights import load_checkpoint
 from tests.reliability.job import Orders
 from tests.reliability.job_runs import Job, Server, saved_step
 
-TIMEOUT = 6
+TIMEOUT = 8
 """Seconds of ``--timeout``."""
 FAULTS = {
     "raise": "RuntimeError: the fault that was ordered",
@@ -43,6 +43,7 @@ def run_fault(server: Server, fault: str) -> Ended:
     job = server.job(f"fault {fault}", orders).start("--timeout", str(TIMEOUT))
     code = job.wait()
     assert job.end is not None
+    assert (job.folder / "fault").exists(), f"ended before {fault!r}: {job.stderr}"
     began = (job.folder / "fault").stat().st_mtime
     return Ended(code=code, seconds=job.end[1] - began, job=job)
 
@@ -66,7 +67,6 @@ def test_a_fault_ends_the_job_in_time_and_is_named(ended: dict[str, Ended], faul
     if fault.startswith("worker"):
         assert Path((job.folder / "fault").read_text()).name in job.stderr
     assert saved_step(job.run / "last.pt") >= 4
-    assert job.status["state"] == "failed"
     assert not job.orphans()
 
 
@@ -86,9 +86,9 @@ def test_a_run_without_finite_gradients_ends_with_its_batch(server: Server) -> N
         assert all(torch.as_tensor(value).isfinite().all() for value in state.values())
     batches = load_batches(job.run / "diverged-rank0.pt")
     ids = [target.image_id for batch in batches for target in batch.targets]
-    line = next(line for line in job.stderr.splitlines() if "no finite gradients in" in line)
+    line = next(line for line in job.stderr.splitlines() if "diverged-rank0.pt" in line)
+    assert "no finite gradients in 50 steps" in line
     assert ", ".join(f"{number}.png" for number in ids[:4]) in line
-    assert "diverged-rank" in line
     assert not job.orphans()
 
 
