@@ -30,10 +30,11 @@ from effdet.data import (
     build_train_loader,
     locate_split,
 )
-from effdet.errors import run
+from effdet.errors import UsageError, run
 from effdet.evaluation import CocoEvaluator, GroundTruth, Metrics, diagnose, evaluate
 from effdet.losses import DetectionLoss
 from effdet.metrics import RunLog
+from effdet.metrics.sinks import require_installed
 from effdet.models import EfficientDet, build_model, trainable_parameters
 from effdet.postprocess import Postprocess
 from effdet.precision import autocast_dtype, build_scaler, set_tf32, slow_amp_warning
@@ -87,9 +88,18 @@ def main() -> None:
     if distributed.is_launched():
         processes.die_with_parent()
     device = distributed.pick_device(config.device)
+    check_possible(config, device)
     # The watch over the processes knows more about who hangs than the group: it goes first.
     with distributed.process_group(device, config.timeout + GROUP_SECONDS):
         train(config, device)
+
+
+def check_possible(config: TrainConfig, device: torch.device) -> None:
+    """Refuse what cannot work on this machine before a folder is made for it."""
+    if config.batch_size == "auto" and device.type != "cuda":
+        raise UsageError("--batch-size auto needs a GPU; give a number")
+    autocast_dtype(device, config.amp, config.amp_dtype)
+    require_installed(config.log_to)
 
 
 def train(config: TrainConfig, device: torch.device) -> None:

@@ -20,6 +20,12 @@ LITE_MEAN, LITE_STD = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
 MIN_IMAGE_SIZE = 64
 """Pixels; below this the coarser levels see nothing but padding."""
 
+MAX_IMAGE_SIZE = 2**14
+"""Pixels; above this a number is a slip, which would show as a lack of memory at best."""
+
+MAX_WORKERS = 1000
+"""Loader processes; starting more of them takes a machine down before it says anything."""
+
 Padding = Literal["same", "symmetric"]
 Fusion = Literal["fastattn", "sum", "attn"]
 AmpDtype = Literal["float16", "bfloat16"]
@@ -117,6 +123,11 @@ class ModelConfig:
         if min(self.image_size) < MIN_IMAGE_SIZE:
             raise UsageError(
                 f"image_size must be at least {MIN_IMAGE_SIZE} pixels a side, got "
+                f"{self.image_size[0]} x {self.image_size[1]} (height x width)"
+            )
+        if max(self.image_size) > MAX_IMAGE_SIZE:
+            raise UsageError(
+                f"image_size must be at most {MAX_IMAGE_SIZE} pixels a side, got "
                 f"{self.image_size[0]} x {self.image_size[1]} (height x width)"
             )
         if self.num_classes < 1:
@@ -341,7 +352,7 @@ class TrainConfig(PostprocessConfig):
         super().__post_init__()
         # fmt: off
         positive = (
-            "epochs", "accumulate", "progressive", "lr", "clip_norm", "max_nonfinite", "timeout",
+            "epochs", "accumulate", "progressive", "lr", "clip_norm", "max_nonfinite",
             "eval_every", "eval_from", "log_every",
         )
         at_least_0 = (
@@ -351,6 +362,9 @@ class TrainConfig(PostprocessConfig):
         # fmt: on
         _require(self, positive, lambda v: 0 < v < math.inf, "finite and above 0")
         _require(self, at_least_0, lambda v: 0 <= v < math.inf, "finite and at least 0")
+        # Waiting for a loader worker is counted in milliseconds of 31 bits.
+        _require(self, ("timeout",), lambda v: 1 <= v <= 1e6, "seconds in [1, 1e6]")
+        _require(self, ("box_loss_weight",), lambda v: v < 2.0**127, "finite in float32")
         for name in ("batch_size", "sync_bn"):
             if isinstance(getattr(self, name), int):
                 _require(self, (name,), lambda v: v > 0, "above 0")
@@ -358,7 +372,7 @@ class TrainConfig(PostprocessConfig):
         _require(self, below_1, lambda v: 0 <= v < 1, "in [0, 1)")
         _require(self, ("alpha", "flip"), lambda v: 0 <= v <= 1, "in [0, 1]")
         if self.workers is not None:
-            _require(self, ("workers",), lambda v: v >= 0, "at least 0")
+            _require(self, ("workers",), lambda v: 0 <= v <= MAX_WORKERS, f"in [0, {MAX_WORKERS}]")
         _require(self, ("seed",), lambda v: 0 <= v < 2**32, "in [0, 2^32)")
         _require_amp(self.amp, self.amp_dtype)
         if not 0 < self.jitter_min <= self.jitter_max < math.inf:
@@ -377,6 +391,19 @@ class TrainConfig(PostprocessConfig):
             )
         if self.multi_scale is not None and self.progressive > 1:
             raise UsageError("give --multi-scale or --progressive, not both")
+        if self.progressive > self.total_epochs:
+            raise UsageError(
+                f"progressive must be at most the {self.total_epochs} epochs, "
+                f"got {self.progressive}"
+            )
+        if self.min_lr > self.lr:
+            raise UsageError(f"min_lr must be at most lr, got {self.min_lr} and {self.lr}")
+        falls_to_it = self.schedule in ("cosine", "nvidia") or self.cooldown_epochs > 0
+        if self.min_lr > 0 and not falls_to_it:
+            raise UsageError(
+                f"--min-lr does nothing with --schedule {self.schedule} and without "
+                "--cooldown-epochs; leave it out or give these"
+            )
         if self.lr_noise is not None and self.schedule != "nvidia":
             raise UsageError("--lr-noise is part of --schedule nvidia")
         if self.lr_noise is not None and not 0 <= self.lr_noise[0] < self.lr_noise[1] <= 1:
@@ -387,6 +414,12 @@ class TrainConfig(PostprocessConfig):
         if self.resume == "auto" and self.output is None:
             raise UsageError("--resume auto needs --output, the folder of the run to go on with")
         model = self.model_config(num_classes=1)  # an unknown model is better told at once
+        largest_factor = MAX_IMAGE_SIZE / max(model.image_size)
+        if self.multi_scale is not None and self.multi_scale[1] > largest_factor:
+            raise UsageError(
+                f"multi_scale must be at most {largest_factor:g}, where images have "
+                f"{MAX_IMAGE_SIZE} pixels a side, got {self.multi_scale[1]:g}"
+            )
         if self.batch_size == 1 and self.smallest_batch == 2:
             raise UsageError(
                 "batch norm cannot train on one image whose coarsest level is one cell; give "

@@ -188,8 +188,12 @@ class FolderLock:
         if not locked:
             os.close(descriptor)
             return self
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}@{socket.gethostname()}\n".encode(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}@{socket.gethostname()}\n".encode(), 0)
+        except OSError as error:
+            os.close(descriptor)
+            raise _write_error(self.path, error) from error
         self._descriptor = descriptor
         # A lock of flock() lives as long as any copy of its descriptor: loader workers, which may
         # outlive this process by a moment, must not have one.

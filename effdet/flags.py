@@ -109,7 +109,7 @@ def load_yaml(cls: type[Any], path: str | Path) -> dict[str, Any]:
         raise UsageError(f"{path}: no such configuration file") from error
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: not a YAML file: {error}") from error
     if not isinstance(values, dict):
         raise UsageError(f"{path}: expected 'option: value' lines, found {type(values).__name__}")
@@ -158,7 +158,8 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hi
     if kind is bool:
         parser.add_argument(_flag(field), action=argparse.BooleanOptionalAction, help=text)
     elif typing.get_origin(kind) is Literal:
-        parser.add_argument(_flag(field), choices=typing.get_args(kind), help=text)
+        choices = typing.get_args(kind)
+        parser.add_argument(_flag(field), choices=choices, nargs=count, help=text)
     elif count is not None:
         convert: Any = kind
         name = field.name.upper()
@@ -216,9 +217,11 @@ def _scalar(kind: Any, key: str, value: Any, path: str | Path) -> Any:
             raise UsageError(f"{path}: {key} must be one of {choices}, found {value!r}")
         return value
     if isinstance(kind, _NumberOr):
-        if value in kind.words:
+        if isinstance(value, str) and value in kind.words:
             return value
-        kind = int
+        if type(value) is not int:
+            raise UsageError(f"{path}: {key} must be {kind.__name__}, found {value!r}")
+        return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         with contextlib.suppress(OverflowError):
             return float(value)

@@ -11,7 +11,7 @@ import torch
 
 from effdet import distributed
 from effdet.config import ModelConfig, TrainConfig
-from effdet.errors import EffdetError, WeightsError
+from effdet.errors import EffdetError, UsageError, WeightsError
 from effdet.structures import ClassMap
 from effdet.training.engine import Trainer
 from effdet.training.progress import Progress, random_state, set_random_state
@@ -20,6 +20,9 @@ from effdet.weights import Checkpoint, load_state
 
 FAILED_SAVES = 3
 """Checkpoints in a row that could not be written before a run gives up."""
+
+
+_FROM_TORCH = (RuntimeError, ArithmeticError, AssertionError)
 
 
 class Checkpointer:
@@ -127,6 +130,7 @@ class Checkpointer:
 
         Raises:
             WeightsError: for a checkpoint of other classes, another model, or a damaged one.
+            UsageError: where more epochs are done than the run shall have.
         """
         if checkpoint.class_map != self.class_map:
             raise WeightsError(
@@ -137,11 +141,18 @@ class Checkpointer:
         if trainer.ema is not None and checkpoint.ema is not None:
             load_state(trainer.ema.module, checkpoint.ema, source)
         try:
-            return self._restore(trainer, progress, checkpoint.training)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            history = self._restore(trainer, progress, checkpoint.training)
+        except (LookupError, TypeError, ValueError, AttributeError, *_FROM_TORCH) as error:
             if isinstance(error, EffdetError):
                 raise
             raise WeightsError(f"{source}: damaged training state ({error!r})") from error
+        done, wanted = progress.epoch - 1, self.config.total_epochs
+        if done > wanted:
+            raise UsageError(
+                f"{source}: the run has done {done} epochs, but --epochs and --cooldown-epochs are "
+                f"{wanted}; give more to train on, or validate.py for the weights"
+            )
+        return history
 
     def _training_state(
         self,

@@ -62,8 +62,14 @@ class Progress:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave."""
+        """Go on from what :meth:`state_dict` gave.
+
+        Raises:
+            ValueError: for a place where no run can be.
+        """
         self.epoch, self.images = int(state["epoch"]), int(state["images"])
+        if self.epoch < 1 or self.images < 0:
+            raise ValueError(f"image {self.images} of epoch {self.epoch}")
         self.best_ap = float(state["best_ap"])
         self.stale, self.validations = int(state["stale"]), int(state["validations"])
 

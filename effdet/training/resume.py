@@ -18,7 +18,10 @@ from effdet.config import TrainConfig
 from effdet.errors import DataError, UsageError, WeightsError
 from effdet.files import FolderLock, check_writable, remove_leftovers
 from effdet.training.run_folder import (
+    BEST,
     CONFIG,
+    LAST,
+    PREVIOUS,
     create_run_folder,
     has_checkpoints,
     load_resumed,
@@ -124,6 +127,11 @@ def _open_run(config: TrainConfig, stack: ExitStack) -> tuple[Path, Path | None]
         return _new_run(config, stack), None
     if config.resume != AUTO:
         path = resume_path(config.resume)
+        if config.output is not None and Path(config.output).resolve() != path.parent.resolve():
+            raise UsageError(
+                f"--resume {config.resume} goes on in {path.parent}; leave out --output "
+                f"{config.output}, or give --weights instead of --resume for a new run"
+            )
         _take(path.parent, stack)
         return path.parent, load_resumed(config.resume, _warn)[0]
     assert config.output is not None
@@ -149,6 +157,9 @@ def _new_run(config: TrainConfig, stack: ExitStack) -> Path:
 
 def _take(folder: Path, stack: ExitStack) -> None:
     """Lock the folder, see that it can be written to, and clear what a killed run has left."""
+    for name in (LAST, PREVIOUS, BEST):
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise UsageError(f"{folder / name} is not a file; move it away or name another folder")
     check_writable(folder)
     stack.enter_context(FolderLock(folder))
     remove_leftovers(folder)
