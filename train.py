@@ -19,7 +19,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from effdet import __version__, distributed, flags, processes
 from effdet.anchors import Anchors, num_anchors
-from effdet.config import ModelConfig, TrainConfig, select_postprocess
+from effdet.config import ModelConfig
 from effdet.data import (
     CocoDataset,
     EvalTransform,
@@ -39,6 +39,7 @@ from effdet.models import EfficientDet, build_model, trainable_parameters
 from effdet.postprocess import Postprocess
 from effdet.precision import autocast_dtype, build_scaler, set_tf32, slow_amp_warning
 from effdet.presets import PRESETS
+from effdet.settings import TrainConfig, select_postprocess
 from effdet.structures import ClassMap
 from effdet.training import (
     BEST,
@@ -110,9 +111,10 @@ def train(config: TrainConfig, device: torch.device) -> None:
     with contextlib.ExitStack() as stack:
         # The folder, and who watches over the run
         run = open_run(config, stack)
+        # Signals first, until the end: one that comes while the others leave must not stop them.
+        control = stack.enter_context(Control(config.save_minutes))
         log = stack.enter_context(build_log(config, run))
         peers = stack.enter_context(Peers(config.timeout, on_end=log.give_up, program="train.py"))
-        control = stack.enter_context(Control(config.save_minutes))
 
         # Data
         train_set, val_set = build_datasets(config)

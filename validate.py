@@ -16,7 +16,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from effdet import distributed, flags
 from effdet.anchors import build_anchors
-from effdet.config import ValidateConfig, select_postprocess, size_pair
+from effdet.config import size_pair
 from effdet.data import CocoDataset, EvalTransform, build_eval_loader, locate_split
 from effdet.errors import run
 from effdet.evaluation import (
@@ -31,6 +31,7 @@ from effdet.evaluation import (
 )
 from effdet.postprocess import Postprocess
 from effdet.precision import autocast_dtype
+from effdet.settings import ValidateConfig, select_postprocess
 from effdet.training import report
 from effdet.weights import load_checkpoint, load_model
 

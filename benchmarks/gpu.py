@@ -27,13 +27,14 @@ from measuring import RESULTS, write_result
 from torch import Tensor
 
 from effdet.anchors import Anchors, build_anchors
-from effdet.config import NMS, PostprocessConfig, model_config
+from effdet.config import model_config
 from effdet.levels import flatten_levels
 from effdet.losses import DetectionLoss
 from effdet.models.efficientdet import build_model
 from effdet.ops import build_info
 from effdet.postprocess import Postprocess
 from effdet.precision import build_scaler
+from effdet.settings import NMS, PostprocessConfig
 from effdet.structures import Batch, Target
 from effdet.training import ModelEma, Trainer, build_optimizer
 from effdet.training.schedule import ConstantSchedule

@@ -143,10 +143,10 @@ def build_ours(
     cls_logits: list[Tensor], box_deltas: list[Tensor], anchors: Tensor, method: str
 ) -> Callable[[], list[Tensor]]:
     """What ``Postprocess`` finds: an image's rows of (box, score, label)."""
-    config = importlib.import_module("effdet.config")
+    settings = importlib.import_module("effdet.settings")
     process = importlib.import_module("effdet.postprocess").Postprocess(
         anchors=anchors,
-        config=config.PostprocessConfig(
+        config=settings.PostprocessConfig(
             nms=method,
             max_candidates=NUM_CANDIDATES,
             max_detections=MAX_DETECTIONS,

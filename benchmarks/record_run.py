@@ -25,7 +25,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from effdet import flags
-from effdet.config import TrainConfig
+from effdet.settings import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"

@@ -36,7 +36,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for train.py
 from measuring import write_result
 
 import train
-from effdet.config import BACKBONES, MODELS, TrainConfig
+from effdet.config import BACKBONES, MODELS
+from effdet.settings import TrainConfig
 from effdet.training import Attendant
 
 LIMIT = 1000.0

@@ -11,11 +11,12 @@ import torch
 
 from effdet import __version__, errors, flags
 from effdet.anchors import num_anchors
-from effdet.config import MODELS, InfoConfig, ModelConfig, PredictConfig, select_postprocess
+from effdet.config import MODELS, ModelConfig
 from effdet.errors import UsageError, nearest
 from effdet.inference import expand_sources, load, predict_to_folder
 from effdet.models import EfficientDet, multiply_adds, trainable_parameters
 from effdet.ops import build_info
+from effdet.settings import InfoConfig, PredictConfig, select_postprocess
 
 
 def main() -> None:

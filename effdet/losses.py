@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from effdet import distributed
-from effdet.config import Normalizer
 from effdet.levels import values_per_anchor
 from effdet.ops import huber_box_loss, sigmoid_focal_loss
+from effdet.settings import Normalizer
 from effdet.structures import Batch
 from effdet.targets import Assignment, assign_targets
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from effdet.config import PostprocessConfig
 from effdet.ops import nms, select_candidates
 from effdet.ops.select_candidates import REMOVED
+from effdet.settings import PostprocessConfig
 from effdet.structures import ClassMap, Detections, Target
 
 

@@ -15,8 +15,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Each part of the package with the parts it may import; a part that is not named is an error.
 BASE = {
-    "config", "structures", "errors", "files", "flags", "distributed", "metrics", "precision",
-    "presets", "levels", "processes",
+    "config", "settings", "structures", "errors", "files", "flags", "distributed", "processes",
+    "metrics", "precision", "presets", "levels",
 }  # fmt: skip
 LOW = BASE | {"boxes", "ops", "anchors"}
 MIDDLE = LOW | {"data", "models", "weights", "targets", "losses", "postprocess"}

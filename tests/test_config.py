@@ -5,19 +5,16 @@ from typing import Any
 
 import pytest
 
-from effdet.config import (
-    MODELS,
+from effdet.config import MODELS, ModelConfig, model_config, size_pair
+from effdet.errors import UsageError
+from effdet.settings import (
     InfoConfig,
-    ModelConfig,
     PostprocessConfig,
     PredictConfig,
     TrainConfig,
     ValidateConfig,
-    model_config,
     select_postprocess,
-    size_pair,
 )
-from effdet.errors import UsageError
 
 
 def test_the_table_has_all_fifteen_models() -> None:

@@ -6,10 +6,10 @@ from typing import Any, Literal
 import pytest
 
 from effdet import flags
-from effdet.config import PredictConfig, TrainConfig, ValidateConfig
 from effdet.errors import UsageError
 from effdet.flags import option
 from effdet.presets import PRESETS
+from effdet.settings import PredictConfig, TrainConfig, ValidateConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import pytest
 import train
 import validate
 from effdet import cli
-from effdet.config import PredictConfig, TrainConfig, ValidateConfig
+from effdet.settings import PredictConfig, TrainConfig, ValidateConfig
 from tests.runs import tiny_coco
 
 SMALL = ["--workers", "0", "--batch-size", "2", "--device", "cpu"]

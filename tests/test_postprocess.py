@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from effdet.config import PostprocessConfig
 from effdet.levels import as_one_level
 from effdet.ops.select_candidates import MAX_LOG_RATIO
 from effdet.postprocess import BatchDetections, Postprocess
+from effdet.settings import PostprocessConfig
 from effdet.structures import ClassMap, Detections, Target
 
 

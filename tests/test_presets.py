@@ -9,8 +9,8 @@ import pytest
 
 import train
 from effdet import flags, presets
-from effdet.config import TrainConfig
 from effdet.presets import PRESETS
+from effdet.settings import TrainConfig
 from effdet.training import RateSchedule
 
 ROOT = Path(__file__).parents[1]

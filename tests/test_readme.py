@@ -12,8 +12,9 @@ import pytest
 
 from effdet import flags
 from effdet.cli import describe
-from effdet.config import MODELS, PredictConfig, TrainConfig, ValidateConfig
+from effdet.config import MODELS
 from effdet.presets import PRESETS
+from effdet.settings import PredictConfig, TrainConfig, ValidateConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

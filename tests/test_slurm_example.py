@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from effdet import flags
-from effdet.config import TrainConfig
 from effdet.presets import PRESETS
+from effdet.settings import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "examples" / "slurm" / "train.sbatch"

@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import train
 from effdet import distributed
 from effdet.anchors import Anchors
-from effdet.config import TrainConfig
 from effdet.data import Loader
 from effdet.models import build_model
+from effdet.settings import TrainConfig
 from effdet.structures import Batch
 from effdet.training import Meter, Trainer, train_one_epoch
 from tests.tiny import tiny_model

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet.config import Evaluator
 from effdet.distributed import gather_to_main
 from effdet.errors import DataError, EffdetError, UsageError
 from effdet.evaluation.files import GroundTruth, Ids, Results, Source, load_results
+from effdet.settings import Evaluator
 from effdet.structures import ClassMap, Detections
 
 _AT50, _AT75 = 0, 5  # places of IoU 0.50 and 0.75 among COCO's ten thresholds 0.50, 0.55, ... 0.95

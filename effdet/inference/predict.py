@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from effdet.anchors import build_anchors
-from effdet.config import FOR_PEOPLE, ModelConfig, PostprocessConfig
+from effdet.config import ModelConfig
 from effdet.data.transforms import letterbox, size_of
 from effdet.errors import UsageError, nearest
 from effdet.inference.sources import Source, read_image
 from effdet.postprocess import Postprocess
+from effdet.settings import FOR_PEOPLE, PostprocessConfig
 from effdet.structures import ClassMap, Detections, Target
 
 Item = TypeVar("Item")

@@ -11,8 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from effdet.config import Console as ConsoleKind
 from effdet.metrics.table import FIGURES
+from effdet.settings import Console as ConsoleKind
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 
-from effdet.config import Console as ConsoleKind
-from effdet.config import Sink as SinkName
 from effdet.errors import SignalError, one_line
 from effdet.files import replace_text
 from effdet.metrics.console import Lines, Position, build_console
@@ -29,6 +27,8 @@ from effdet.metrics.environment import append_environment, environment, peak_mem
 from effdet.metrics.sinks import RunInfo, Sink, open_sink, require_installed
 from effdet.metrics.table import table_row, write_table
 from effdet.metrics.values import plain_values
+from effdet.settings import Console as ConsoleKind
+from effdet.settings import Sink as SinkName
 
 HEARTBEAT = 10.0
 """Seconds between renewals of ``status.json`` while training."""

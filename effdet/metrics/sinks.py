@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from effdet.config import Sink as SinkName
 from effdet.errors import UsageError
 from effdet.files import replace_text
+from effdet.settings import Sink as SinkName
 
 TRACKERS = "trackers.json"
 """File of the run folder that holds the ids of the run at the trackers, to go on with them."""

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from effdet.boxes import box_area, box_intersection
-from effdet.config import NMS
 from effdet.ops.select_candidates import REMOVED
+from effdet.settings import NMS
 
 
 class Suppression(NamedTuple):

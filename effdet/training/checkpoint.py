@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from effdet import distributed
-from effdet.config import ModelConfig, TrainConfig
+from effdet.config import ModelConfig
 from effdet.errors import EffdetError, UsageError, WeightsError
+from effdet.settings import TrainConfig
 from effdet.structures import ClassMap
 from effdet.training.engine import Trainer
 from effdet.training.progress import Progress, random_state, set_random_state

@@ -15,10 +15,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from effdet import distributed
-from effdet.config import WeightsToValidate
 from effdet.errors import DivergedError
 from effdet.losses import DetectionLoss
 from effdet.precision import autocast
+from effdet.settings import WeightsToValidate
 from effdet.structures import Batch, Target
 from effdet.training.ema import ModelEma
 from effdet.training.meter import Meter

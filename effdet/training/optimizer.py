@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer as TorchOptimizer
 
-from effdet.config import Optimizer
+from effdet.settings import Optimizer
 
 
 def build_optimizer(

@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Any
 
 from effdet import distributed, flags
-from effdet.config import TrainConfig
 from effdet.errors import DataError, UsageError, WeightsError
 from effdet.files import FolderLock, check_writable, remove_leftovers
+from effdet.settings import TrainConfig
 from effdet.training.run_folder import (
     BEST,
     CONFIG,

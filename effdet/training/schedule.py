@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from effdet.config import Schedule
+from effdet.settings import Schedule
 
 REFERENCE_BATCH = 64
 """The global batch that learning rates are given for."""

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from effdet.anchors import Anchors
-from effdet.config import ModelConfig, Optimizer, model_config
+from effdet.config import ModelConfig, model_config
 from effdet.losses import DetectionLoss
 from effdet.models import build_model
 from effdet.precision import build_scaler
+from effdet.settings import Optimizer
 from effdet.structures import Batch, ClassMap, Target
 from effdet.training import ModelEma, Trainer, build_optimizer
 from effdet.training.schedule import CosineSchedule

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from effdet.config import TrainConfig, model_config
+from effdet.config import model_config
 from effdet.errors import DivergedError, WeightsError
 from effdet.files import WriteError
+from effdet.settings import TrainConfig
 from effdet.structures import ClassMap
 from effdet.training import BEST, LAST, Checkpointer, Progress, seed_epoch, train_one_epoch
 from effdet.training import checkpoint as checkpoint_module

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from effdet.config import Optimizer, WeightsToValidate
 from effdet.errors import DivergedError
+from effdet.settings import Optimizer, WeightsToValidate
 from effdet.structures import Batch
 from effdet.training import Meter, Trainer, train_one_epoch
 from tests.training.conftest import MakeTrainer, two_images

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from effdet.config import Optimizer, model_config
+from effdet.config import model_config
 from effdet.models import EfficientDet
+from effdet.settings import Optimizer
 from effdet.training.optimizer import build_optimizer, step_unless
 
 

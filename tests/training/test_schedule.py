@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from effdet.config import Schedule
+from effdet.settings import Schedule
 from effdet.training.schedule import (
     NvidiaSchedule,
     RateSchedule,

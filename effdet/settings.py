@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings of the programs: every field of these dataclasses is an option."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from effdet.config import (
+    MAX_IMAGE_SIZE,
+    Fusion,
+    ModelConfig,
+    Padding,
+    model_config,
+    size_pair,
+)
+from effdet.errors import UsageError
+from effdet.flags import option
+
+AmpDtype = Literal["float16", "bfloat16"]
+NMS = Literal["gaussian", "linear", "hard"]
+Schedule = Literal["cosine", "automl", "nvidia", "step", "polynomial", "constant"]
+Optimizer = Literal["sgd", "adamw"]
+Evaluator = Literal["faster", "pycocotools"]
+Normalizer = Literal["global", "process"]
+WeightsToValidate = Literal["both", "ema", "raw"]
+Console = Literal["auto", "lines", "dllogger"]
+Sink = Literal["tensorboard", "wandb", "mlflow"]
+
+MAX_WORKERS = 1000
+"""Loader processes; starting more of them takes a machine down before it says anything."""
+
+
+def _require(
+    settings: Any, names: Iterable[str], holds: Callable[[float], bool], text: str
+) -> None:
+    for name in names:
+        if not holds(getattr(settings, name)):
+            raise UsageError(f"{name} must be {text}, got {getattr(settings, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostprocessConfig:
+    """From network outputs to detections; the defaults are those of published COCO figures."""
+
+    nms: NMS = option("gaussian", help="suppression of overlapping boxes of one class")
+    iou_threshold: float = option(0.5, help="IoU above which hard and linear NMS act, 0-1")
+    sigma: float = option(0.5, help="width of gaussian NMS: a score decays by exp(-IoU^2 / sigma)")
+    score_threshold: float = option(0.001, help="detections scored at or below this are left out")
+    max_candidates: int = option(5000, help="best (anchor, class) pairs an image that enter NMS")
+    max_detections: int = option(100, help="detections an image at most")
+    max_per_class: int = option(0, help="detections of one class an image at most, 0: no limit")
+    class_agnostic: bool = option(False, help="NMS between boxes of different classes too")
+    clip_boxes: bool = option(False, help="clip boxes to the image (published figures do not)")
+
+    def __post_init__(self) -> None:
+        for name in ("iou_threshold", "score_threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        _require(
+            self, ("sigma",), lambda v: 2.0**-126 <= v < math.inf, "finite and above 0 in float32"
+        )
+        for name in ("max_candidates", "max_detections"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
+        _require(self, ("max_per_class",), lambda v: v >= 0, "at least 0")
+
+
+FOR_PEOPLE = PostprocessConfig(nms="hard", score_threshold=0.3, clip_boxes=True)
+"""For looking at, not for figures: few boxes, each surely meant, all inside the image."""
+
+
+def select_postprocess(settings: Any) -> PostprocessConfig:
+    """The post-processing fields of a program's settings."""
+    names = [field.name for field in dataclasses.fields(PostprocessConfig)]
+    return PostprocessConfig(**{name: getattr(settings, name) for name in names})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(PostprocessConfig):
+    """Settings of ``train.py``; the defaults are google/automl's for COCO."""
+
+    data: str = option("shapes", help="data folder in COCO layout, or 'shapes': the built-in set")
+    train_split: str = option("train", help="split to train on: instances_{split}*.json")
+    val_split: str = option("val", help="split to validate on")
+    train_annotations: str | None = option(None, help="COCO JSON file instead of --train-split's")
+    train_images: str | None = option(None, help="folder of the training images")
+    val_annotations: str | None = option(None, help="COCO JSON file instead of --val-split's")
+    val_images: str | None = option(None, help="folder of the validation images")
+    model: str = option("efficientdet_d0", help="model name (see `effdet info`)")
+    image_size: tuple[int, ...] | None = option(None, help="input pixels: side, or height width")
+    padding: Padding = option("same", help="convolution padding: as TensorFlow or as PyTorch")
+    fusion: Fusion | None = option(None, help="BiFPN fusion instead of the model's own")
+    survival_prob: float | None = option(
+        None, help="chance to keep the backbone's last block in training instead of the model's own"
+    )
+    weights: str | None = option(None, help="checkpoint of this toolkit to fine-tune from")
+    backbone_weights: str | None = option(None, help="ImageNet classifier to take the backbone of")
+    output: str | None = option(None, help="run folder to create (default: runs/MODEL-N)")
+    resume: str | None = option(
+        None,
+        help="checkpoint or run folder to continue; auto: --output's run, or a new one if none",
+        in_file=False,
+    )
+    epochs: int = option(300, help="passes over the training set")
+    batch_size: int | Literal["auto"] = option(
+        8, help="images a process and forward pass; auto: as many as the GPU holds"
+    )
+    accumulate: int = option(1, help="forward passes whose gradients make one step")
+    normalizer: Normalizer = option(
+        "global", help="foreground anchors that losses are divided by: of all processes, or of each"
+    )
+    sync_bn: int | Literal["all"] = option(
+        1, help="processes that share batch-norm statistics: a divisor of their number, or all"
+    )
+    multi_scale: tuple[float, float] | None = option(
+        None, help="range of a factor on the size of training images, drawn for each step"
+    )
+    progressive: int = option(1, help="stages of equal length in which training images grow")
+    lr: float = option(0.08, help="learning rate at a global batch of 64, scaled with the batch")
+    warmup_lr: float = option(0.008, help="learning rate at the first step, scaled alike")
+    warmup_epochs: float = option(1.0, help="epochs of linear warm-up, at most half the run")
+    optimizer: Optimizer = option("sgd", help="sgd with momentum, or adamw")
+    schedule: Schedule = option("cosine", help="decay of the learning rate; automl: as published")
+    min_lr: float = option(0.0, help="learning rate that cosine and nvidia end at, scaled alike")
+    cooldown_epochs: int = option(0, help="epochs at --min-lr after --epochs")
+    lr_noise: tuple[float, float] | None = option(
+        None, help="part of the run, 0-1, in which nvidia's rate is multiplied by noise"
+    )
+    momentum: float = option(0.9, help="momentum of SGD, first beta of AdamW")
+    weight_decay: float = option(4e-5, help="decay of convolution kernels")
+    clip_norm: float = option(10.0, help="gradients are scaled down to this global norm")
+    ema_decay: float = option(0.9998, help="decay of the weight average, 0 for none")
+    alpha: float = option(0.25, help="focal loss: weight of the foreground, 0-1")
+    gamma: float = option(1.5, help="focal loss: exponent that plays down easy anchors")
+    label_smoothing: float = option(0.0, help="focal loss: smoothing of the labels, below 1")
+    box_loss_weight: float = option(50.0, help="weight of the box loss")
+    jitter_min: float = option(0.1, help="smallest scale of training images")
+    jitter_max: float = option(2.0, help="largest scale of training images")
+    flip: float = option(0.5, help="chance to mirror a training image")
+    freeze_bn: bool = option(False, help="keep batch-norm statistics as they are")
+    amp: bool = option(False, help="mixed precision: float16 with a GradScaler on CUDA")
+    amp_dtype: AmpDtype | None = option(None, help="precision of --amp (bfloat16 on CPU)")
+    tf32: bool = option(True, help="TensorFloat-32 for float32 work on GPUs that have it")
+    max_nonfinite: int = option(50, help="steps in a row without finite gradients that end the run")
+    detect_anomaly: bool = option(False, help="name the operation that made a NaN (slow)")
+    channels_last: bool = option(True, help="keep images and features channels-last in memory")
+    device: str | None = option(None, help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    workers: int | None = option(None, help="loader processes each (default: by CPUs)")
+    timeout: float = option(600.0, help="seconds without progress after which a run is given up")
+    seed: int = option(0, help="seed of weights, order and augmentation")
+    save_minutes: float = option(15.0, help="minutes between checkpoints in an epoch, 0 for none")
+    save_every: int = option(0, help="epochs between checkpoints that are kept, 0 for none")
+    keep: int = option(3, help="newest checkpoints of --save-every to keep, 0 for all")
+    eval_every: int = option(1, help="epochs between validations")
+    eval_from: int = option(1, help="first epoch that is validated")
+    eval_weights: WeightsToValidate = option("both", help="validate averaged weights, raw, or both")
+    patience: int = option(0, help="validations without a higher AP that end the run, 0: no limit")
+    log_every: int = option(20, help="steps between printed lines")
+    console: Console = option("auto", help="a bar on a terminal, lines, or dllogger's lines")
+    log_to: tuple[Sink, ...] = option((), help="also log to these, which must be installed")
+    evaluator: Evaluator = option("faster", help="library that computes the COCO figures")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # fmt: off
+        positive = (
+            "epochs", "accumulate", "progressive", "lr", "clip_norm", "max_nonfinite",
+            "eval_every", "eval_from", "log_every",
+        )
+        at_least_0 = (
+            "warmup_lr", "min_lr", "warmup_epochs", "cooldown_epochs", "weight_decay", "gamma",
+            "box_loss_weight", "save_minutes", "save_every", "keep", "patience",
+        )
+        # fmt: on
+        _require(self, positive, lambda v: 0 < v < math.inf, "finite and above 0")
+        _require(self, at_least_0, lambda v: 0 <= v < math.inf, "finite and at least 0")
+        # Waiting for a loader worker is counted in milliseconds of 31 bits.
+        _require(self, ("timeout",), lambda v: 1 <= v <= 1e6, "seconds in [1, 1e6]")
+        _require(self, ("box_loss_weight",), lambda v: v < 2.0**127, "finite in float32")
+        for name in ("batch_size", "sync_bn"):
+            if isinstance(getattr(self, name), int):
+                _require(self, (name,), lambda v: v > 0, "above 0")
+        below_1 = ("momentum", "ema_decay", "label_smoothing")
+        _require(self, below_1, lambda v: 0 <= v < 1, "in [0, 1)")
+        _require(self, ("alpha", "flip"), lambda v: 0 <= v <= 1, "in [0, 1]")
+        if self.workers is not None:
+            _require(self, ("workers",), lambda v: 0 <= v <= MAX_WORKERS, f"in [0, {MAX_WORKERS}]")
+        _require(self, ("seed",), lambda v: 0 <= v < 2**32, "in [0, 2^32)")
+        _require_amp(self.amp, self.amp_dtype)
+        if not 0 < self.jitter_min <= self.jitter_max < math.inf:
+            raise UsageError(
+                "jitter_min must be above 0 and at most jitter_max, got "
+                f"{self.jitter_min} and {self.jitter_max}"
+            )
+        if self.weights and self.backbone_weights:
+            raise UsageError("give --weights or --backbone-weights, not both")
+        if self.multi_scale is not None and not (
+            0 < self.multi_scale[0] <= self.multi_scale[1] < math.inf
+        ):
+            raise UsageError(
+                "multi_scale must be two factors, above 0 and rising, got "
+                f"{self.multi_scale[0]} {self.multi_scale[1]}"
+            )
+        if self.multi_scale is not None and self.progressive > 1:
+            raise UsageError("give --multi-scale or --progressive, not both")
+        if self.progressive > self.total_epochs:
+            raise UsageError(
+                f"progressive must be at most the {self.total_epochs} epochs, "
+                f"got {self.progressive}"
+            )
+        if self.min_lr > self.lr:
+            raise UsageError(f"min_lr must be at most lr, got {self.min_lr} and {self.lr}")
+        falls_to_it = self.schedule in ("cosine", "nvidia") or self.cooldown_epochs > 0
+        if self.min_lr > 0 and not falls_to_it:
+            raise UsageError(
+                f"--min-lr does nothing with --schedule {self.schedule} and without "
+                "--cooldown-epochs; leave it out or give these"
+            )
+        if self.lr_noise is not None and self.schedule != "nvidia":
+            raise UsageError("--lr-noise is part of --schedule nvidia")
+        if self.lr_noise is not None and not 0 <= self.lr_noise[0] < self.lr_noise[1] <= 1:
+            raise UsageError(
+                "lr_noise must be two parts of the run, in [0, 1] and rising, got "
+                f"{self.lr_noise[0]} {self.lr_noise[1]}"
+            )
+        if self.resume == "auto" and self.output is None:
+            raise UsageError("--resume auto needs --output, the folder of the run to go on with")
+        model = self.model_config(num_classes=1)  # an unknown model is better told at once
+        largest_factor = MAX_IMAGE_SIZE / max(model.image_size)
+        if self.multi_scale is not None and self.multi_scale[1] > largest_factor:
+            raise UsageError(
+                f"multi_scale must be at most {largest_factor:g}, where images have "
+                f"{MAX_IMAGE_SIZE} pixels a side, got {self.multi_scale[1]:g}"
+            )
+        if self.batch_size == 1 and self.smallest_batch == 2:
+            raise UsageError(
+                "batch norm cannot train on one image whose coarsest level is one cell; give "
+                f"--batch-size 2, --freeze-bn or more than {2**model.max_level} pixels a side"
+            )
+
+    @property
+    def smallest_batch(self) -> int:
+        """Images that batch norm needs: two where the coarsest level has one cell."""
+        model = self.model_config(num_classes=1)
+        coarsest = max(-(-side // 2**model.max_level) for side in model.image_size)
+        return 2 if coarsest == 1 and not self.freeze_bn else 1
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs of the whole run, the ones at the lowest rate included."""
+        return self.epochs + self.cooldown_epochs
+
+    @property
+    def images_per_pass(self) -> int:
+        """The batch size, which must be a number by now."""
+        assert isinstance(self.batch_size, int)
+        return self.batch_size
+
+    def images_per_step(self, processes: int) -> int:
+        """The global batch of one optimizer step."""
+        return self.images_per_pass * self.accumulate * processes
+
+    def model_config(self, num_classes: int) -> ModelConfig:
+        """The configuration of the model to train."""
+        changes: dict[str, Any] = {"num_classes": num_classes, "padding": self.padding}
+        if self.image_size is not None:
+            changes["image_size"] = size_pair(self.image_size)
+        for name in ("fusion", "survival_prob"):
+            if getattr(self, name) is not None:
+                changes[name] = getattr(self, name)
+        return model_config(self.model, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidateConfig(PostprocessConfig):
+    """Settings of ``validate.py``."""
+
+    data: str = option("shapes", help="data folder in COCO layout, or 'shapes': the built-in set")
+    split: str = option("val", help="split to validate on: instances_{split}*.json")
+    annotations: str | None = option(None, help="COCO JSON file instead of --split's")
+    images: str | None = option(None, help="folder of the images")
+    weights: str | None = option(None, help="checkpoint to validate")
+    predictions: str | None = option(None, help="COCO results file to score instead of a model")
+    use_ema: bool = option(True, help="validate the averaged weights where the file has them")
+    image_size: tuple[int, ...] | None = option(None, help="input pixels: side, or height width")
+    batch_size: int = option(8, help="images a process and step")
+    amp: bool = option(False, help="mixed precision: float16 on CUDA, bfloat16 on CPU")
+    amp_dtype: AmpDtype | None = option(None, help="precision of --amp")
+    channels_last: bool = option(True, help="keep images and features channels-last in memory")
+    device: str | None = option(None, help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    workers: int | None = option(None, help="loader processes each (default: by CPUs)")
+    evaluator: Evaluator = option("faster", help="library that computes the COCO figures")
+    json: str | None = option(None, help="write the detections here, in COCO's results format")
+    metrics: str | None = option(None, help="write the figures here, as JSON")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self, ("batch_size",), lambda v: v > 0, "above 0")
+        if self.workers is not None:
+            _require(self, ("workers",), lambda v: v >= 0, "at least 0")
+        _require_amp(self.amp, self.amp_dtype)
+        if self.predictions is not None and self.json is not None:
+            raise UsageError("--json writes a model's detections; --predictions are there already")
+        if (self.weights is None) == (self.predictions is None):
+            raise UsageError("give --weights to validate a model or --predictions to score a file")
+        if self.predictions is not None and self.annotations is None:
+            raise UsageError("--predictions needs --annotations, the ground truth to score against")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(PostprocessConfig):
+    """Settings of ``effdet predict``: fewer and surer boxes than validation wants."""
+
+    source: tuple[str, ...] = option(help="images, folders or globs", positional=True)
+    weights: str = option(help="checkpoint of the detector")
+    output: str = option(help="folder to create for pictures and predictions.json")
+    classes: tuple[str, ...] = option((), help="names of the only classes to find (default: all)")
+    use_ema: bool = option(True, help="use the averaged weights where the file has them")
+    batch_size: int = option(8, help="images that go through the model at once")
+    device: str | None = option(None, help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    nms: NMS = option(FOR_PEOPLE.nms, help="suppression of overlapping boxes of one class")
+    score_threshold: float = option(
+        FOR_PEOPLE.score_threshold, help="detections scored at or below this are left out"
+    )
+    clip_boxes: bool = option(FOR_PEOPLE.clip_boxes, help="clip boxes to the image")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self, ("batch_size",), lambda v: v > 0, "above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoConfig:
+    """Settings of ``effdet info``."""
+
+    json: bool = option(False, help="print JSON for programs")
+    build: bool = option(False, help="print which kernels are compiled, and for what")
+
+
+def _require_amp(amp: bool, dtype: AmpDtype | None) -> None:
+    if dtype is not None and not amp:
+        raise UsageError(f"--amp-dtype {dtype} needs --amp")
