@@ -23,6 +23,9 @@ MIN_IMAGE_SIZE = 64
 MAX_IMAGE_SIZE = 2**14
 """Pixels; above this a number is a slip, which would show as a lack of memory at best."""
 
+MAX_JITTER = 100
+"""Times the size of an image; the picture would be of a few of its pixels."""
+
 MAX_WORKERS = 1000
 """Loader processes; starting more of them takes a machine down before it says anything."""
 
@@ -375,9 +378,9 @@ class TrainConfig(PostprocessConfig):
             _require(self, ("workers",), lambda v: 0 <= v <= MAX_WORKERS, f"in [0, {MAX_WORKERS}]")
         _require(self, ("seed",), lambda v: 0 <= v < 2**32, "in [0, 2^32)")
         _require_amp(self.amp, self.amp_dtype)
-        if not 0 < self.jitter_min <= self.jitter_max < math.inf:
+        if not 0 < self.jitter_min <= self.jitter_max <= MAX_JITTER:
             raise UsageError(
-                "jitter_min must be above 0 and at most jitter_max, got "
+                f"jitter_min must be above 0 and at most jitter_max, and that {MAX_JITTER}, got "
                 f"{self.jitter_min} and {self.jitter_max}"
             )
         if self.weights and self.backbone_weights:
