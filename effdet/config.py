@@ -375,7 +375,8 @@ class TrainConfig(PostprocessConfig):
         _require(self, below_1, lambda v: 0 <= v < 1, "in [0, 1)")
         _require(self, ("alpha", "flip"), lambda v: 0 <= v <= 1, "in [0, 1]")
         if self.workers is not None:
-            _require(self, ("workers",), lambda v: 0 <= v <= MAX_WORKERS, f"in [0, {MAX_WORKERS}]")
+            _require(self, ("workers",), lambda v: v >= 0, "at least 0")
+            _require(self, ("workers",), lambda v: v <= MAX_WORKERS, f"at most {MAX_WORKERS}")
         _require(self, ("seed",), lambda v: 0 <= v < 2**32, "in [0, 2^32)")
         _require_amp(self.amp, self.amp_dtype)
         if not 0 < self.jitter_min <= self.jitter_max <= MAX_JITTER:
