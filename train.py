@@ -30,7 +30,7 @@ from effdet.data import (
     build_train_loader,
     locate_split,
 )
-from effdet.errors import UsageError, run
+from effdet.errors import UsageError, WeightsError, run
 from effdet.evaluation import CocoEvaluator, GroundTruth, Metrics, diagnose, evaluate
 from effdet.losses import DetectionLoss
 from effdet.metrics import RunLog
@@ -96,11 +96,20 @@ def main() -> None:
 
 
 def check_possible(config: TrainConfig, device: torch.device) -> None:
-    """Refuse what cannot work on this machine before a folder is made for it."""
+    """Refuse what cannot work on this machine before a folder is made for it.
+
+    Raises:
+        UsageError, DataError, WeightsError: for what is not there.
+    """
     if config.batch_size == "auto" and device.type != "cuda":
         raise UsageError("--batch-size auto needs a GPU; give a number")
     autocast_dtype(device, config.amp, config.amp_dtype)
     require_installed(config.log_to)
+    for path in (config.weights, config.backbone_weights):
+        # A run that goes on has no need of them any more.
+        if config.resume is None and path is not None and not Path(path).is_file():
+            raise WeightsError(f"{path}: no such weights file")
+    locate_datasets(config)
 
 
 def train(config: TrainConfig, device: torch.device) -> None:
@@ -274,14 +283,24 @@ def build_log(config: TrainConfig, run: Run) -> RunLog:
     )
 
 
-def build_datasets(config: TrainConfig) -> tuple[CocoDataset, CocoDataset]:
-    """The training set, whose categories are the classes, and the validation set."""
+Files = tuple[Path, Path]
+"""An annotation file and the folder of its images."""
+
+
+def locate_datasets(config: TrainConfig) -> tuple[Files, Files]:
+    """Where the training set and the validation set are."""
     train_files = locate_split(
         config.data, config.train_split, config.train_annotations, config.train_images
     )
     val_files = locate_split(
         config.data, config.val_split, config.val_annotations, config.val_images
     )
+    return train_files, val_files
+
+
+def build_datasets(config: TrainConfig) -> tuple[CocoDataset, CocoDataset]:
+    """The training set, whose categories are the classes, and the validation set."""
+    train_files, val_files = locate_datasets(config)
     train_set = CocoDataset(*train_files)
     return train_set, CocoDataset(*val_files, class_map=train_set.class_map)
 

@@ -23,6 +23,29 @@ def is_launched() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
+def check_environment() -> None:
+    """See that what torchrun tells each of its processes is there and can be true.
+
+    Raises:
+        UsageError: naming the variable.
+    """
+    for name, smallest in (("WORLD_SIZE", 1), ("RANK", 0), ("MASTER_PORT", 0)):
+        text = os.environ.get(name, "")
+        if not text.isdecimal() or int(text) < smallest:
+            raise UsageError(
+                f"the environment variable {name} must be a whole number, found {text!r}; "
+                "start several processes with torchrun"
+            )
+    if not os.environ.get("MASTER_ADDR"):
+        raise UsageError(
+            "RANK and WORLD_SIZE are set but not MASTER_ADDR; start several processes with "
+            "torchrun, or unset them for one"
+        )
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if rank >= world:
+        raise UsageError(f"RANK must be below WORLD_SIZE, found {rank} and {world}")
+
+
 def is_initialized() -> bool:
     """Whether a process group is up."""
     return dist.is_available() and dist.is_initialized()
@@ -88,19 +111,27 @@ def process_group(device: torch.device, timeout: float = 1800.0) -> Iterator[Non
     if not is_launched():
         yield
         return
+    check_environment()
     backend = "nccl" if device.type == "cuda" else "gloo"
-    store, own_rank, processes = next(
-        iter(rendezvous("env://", timeout=timedelta(seconds=timeout)))
-    )
-    _start = _name_start(store, own_rank, processes, timeout)
-    dist.init_process_group(
-        backend,
-        store=PrefixStore(_start, store),
-        rank=own_rank,
-        world_size=processes,
-        timeout=timedelta(seconds=timeout),
-        device_id=device if device.type == "cuda" else None,
-    )
+    try:
+        store, own_rank, processes = next(
+            iter(rendezvous("env://", timeout=timedelta(seconds=timeout)))
+        )
+        _start = _name_start(store, own_rank, processes, timeout)
+        dist.init_process_group(
+            backend,
+            store=PrefixStore(_start, store),
+            rank=own_rank,
+            world_size=processes,
+            timeout=timedelta(seconds=timeout),
+            device_id=device if device.type == "cuda" else None,
+        )
+    except RuntimeError as error:
+        if isinstance(error, PeerError):
+            raise
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        reason = (str(error).splitlines() or [""])[0]
+        raise PeerError(f"no group with the other processes at {where}: {reason}") from error
     _host = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
     try:
         yield

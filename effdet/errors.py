@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors for the person who made the mistake, and the exit code of each kind."""
 
+import contextlib
 import difflib
 import os
 import sys
@@ -103,7 +104,7 @@ def run(
     try:
         main()
     except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
+        _tell(f"{program}: interrupted")
         code = 130
     except BrokenPipeError:
         # Whoever read our output (`| head`) has seen enough.
@@ -114,9 +115,15 @@ def run(
             traceback.print_exc()
         line = f"{program}: error: {one_line(error)}"
         if report(line) or debug:
-            print(line, file=sys.stderr)
+            _tell(line)
         code = getattr(error, "exit_code", 1)
     else:
         return
-    sys.stderr.flush()
     raise SystemExit(code)
+
+
+def _tell(line: str) -> None:
+    """Print on standard error; where nobody can hear it the exit code must still be right."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            print(line, file=sys.stderr, flush=True)

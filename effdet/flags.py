@@ -17,6 +17,7 @@ from typing import Any, Literal, NoReturn, TypeVar, Union
 import yaml
 
 from effdet.errors import UsageError, nearest
+from effdet.files import replace_text
 
 Config = TypeVar("Config")
 
@@ -123,14 +124,18 @@ def load_yaml(cls: type[Any], path: str | Path) -> dict[str, Any]:
 
 
 def save_yaml(config: Any, path: str | Path, *, leave_out: Sequence[str] = ()) -> None:
-    """Write ``config`` so that ``--config PATH`` gives the same values, but for ``leave_out``."""
+    """Write ``config`` so that ``--config PATH`` gives the same values, but for ``leave_out``.
+
+    Raises:
+        WriteError: with path and reason.
+    """
     values = {
         field.name: getattr(config, field.name)
         for field in dataclasses.fields(config)
         if field.name not in leave_out and field.metadata["in_file"]
     }
     values = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-    Path(path).write_text(yaml.safe_dump(values, sort_keys=False))
+    replace_text(path, yaml.safe_dump(values, sort_keys=False))
 
 
 def build(cls: type[Config], values: Mapping[str, Any]) -> Config:

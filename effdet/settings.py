@@ -28,6 +28,9 @@ WeightsToValidate = Literal["both", "ema", "raw"]
 Console = Literal["auto", "lines", "dllogger"]
 Sink = Literal["tensorboard", "wandb", "mlflow"]
 
+MAX_JITTER = 100
+"""Times the size of an image; the picture would be of a few of its pixels."""
+
 MAX_WORKERS = 1000
 """Loader processes; starting more of them takes a machine down before it says anything."""
 
@@ -186,12 +189,13 @@ class TrainConfig(PostprocessConfig):
         _require(self, below_1, lambda v: 0 <= v < 1, "in [0, 1)")
         _require(self, ("alpha", "flip"), lambda v: 0 <= v <= 1, "in [0, 1]")
         if self.workers is not None:
-            _require(self, ("workers",), lambda v: 0 <= v <= MAX_WORKERS, f"in [0, {MAX_WORKERS}]")
+            _require(self, ("workers",), lambda v: v >= 0, "at least 0")
+            _require(self, ("workers",), lambda v: v <= MAX_WORKERS, f"at most {MAX_WORKERS}")
         _require(self, ("seed",), lambda v: 0 <= v < 2**32, "in [0, 2^32)")
         _require_amp(self.amp, self.amp_dtype)
-        if not 0 < self.jitter_min <= self.jitter_max < math.inf:
+        if not 0 < self.jitter_min <= self.jitter_max <= MAX_JITTER:
             raise UsageError(
-                "jitter_min must be above 0 and at most jitter_max, got "
+                f"jitter_min must be above 0 and at most jitter_max, and that {MAX_JITTER}, got "
                 f"{self.jitter_min} and {self.jitter_max}"
             )
         if self.weights and self.backbone_weights:

@@ -3,6 +3,8 @@
 
 import copy
 import dataclasses
+import errno
+import io
 import os
 import shutil
 import sys
@@ -11,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import train
-from effdet.errors import run
+from effdet import distributed
+from effdet.errors import UsageError, run
 from effdet.weights import load_checkpoint, save_checkpoint
 from tests.runs import tiny_coco
 from tests.tiny import TINY, tiny_model, train_here
@@ -74,7 +78,8 @@ def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         ("--box-loss-weight 1e300", "box_loss_weight must be finite in float32, got 1e+300"),
         ("--amp --amp-dtype float16", "--amp-dtype float16 needs a GPU"),
         ("--timeout nan", "timeout must be seconds in [1, 1e6]"),
-        ("--workers 100000", "workers must be in [0, 1000], got 100000"),
+        ("--jitter-max 1e300", "jitter_min must be above 0 and at most jitter_max, and that 100"),
+        ("--workers 100000", "workers must be at most 1000, got 100000"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_before_anything_is_written(
@@ -98,6 +103,69 @@ def test_a_tracker_that_is_not_installed_is_named(
     assert code == 2
     assert "--log-to wandb needs the package wandb" in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("flag", ["--weights", "--backbone-weights"])
+def test_weights_that_are_not_there_cost_no_folder(
+    refusal: Refusal, data: Path, tmp_path: Path, flag: str
+) -> None:
+    output = tmp_path / "run"
+    code, line = refusal("--data", data, *QUICK, flag, tmp_path / "no.pt", "--output", output)
+    assert code == 4
+    assert "no.pt: no such weights file" in line
+    assert not output.exists()
+
+
+def test_data_that_are_not_there_cost_no_folder(refusal: Refusal, tmp_path: Path) -> None:
+    code, line = refusal("--data", tmp_path / "no", *QUICK, "--output", tmp_path / "run")
+    assert code == 3
+    assert "no such data folder" in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({}, "MASTER_PORT must be a whole number, found ''; start several processes with torchrun"),
+        ({"MASTER_PORT": "1"}, "RANK and WORLD_SIZE are set but not MASTER_ADDR"),
+        ({"MASTER_PORT": "1", "RANK": "zero"}, "RANK must be a whole number, found 'zero'"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE must be a whole number, found '0'"),
+        (
+            {"MASTER_PORT": "1", "MASTER_ADDR": "localhost", "RANK": "5"},
+            "RANK must be below WORLD_SIZE, found 5 and 2",
+        ),
+    ],
+)
+def test_an_environment_of_half_a_launcher_is_named(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
+) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ({"RANK": "0", "WORLD_SIZE": "2"} | variables).items():
+        monkeypatch.setenv(name, value)
+    group = distributed.process_group(torch.device("cpu"))
+    with pytest.raises(UsageError, match=message), group:
+        pass
+
+
+class Full(io.StringIO):
+    """A disk without space."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("stderr", [None, Full()])
+def test_the_exit_code_is_right_where_nobody_reads_the_error(
+    monkeypatch: pytest.MonkeyPatch, stderr: Any
+) -> None:
+    def fail() -> None:
+        raise UsageError("no")
+
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with pytest.raises(SystemExit) as stop:
+        run(fail, "train.py")
+    assert stop.value.code == 2
 
 
 @pytest.mark.parametrize("value", ["Auto", "2.0", "true", "[2]"])
@@ -157,16 +225,18 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != ".lock"}
 
 
-def _optimizer(change: Change) -> Change:
-    return lambda training: change(training["optimizer"])
-
-
 @pytest.mark.parametrize(
     "change",
     [
         pytest.param(lambda t: t.update(images=-1), id="images -1"),
         pytest.param(lambda t: t.update(epoch=-5), id="epoch -5"),
         pytest.param(lambda t: t.update(epoch=None), id="epoch None"),
+        pytest.param(lambda t: t.update(step=-1), id="step -1"),
+        pytest.param(
+            lambda t: t["ranks"][0]["random"]["numpy"].update(pos=10**6), id="random position"
+        ),
+        pytest.param(lambda t: t.update(step=10**400), id="step beyond floats"),
+        pytest.param(lambda t: t.update(steps_per_epoch=0), id="steps_per_epoch 0"),
         pytest.param(lambda t: t.update(images=float("nan")), id="images nan"),
     ],
 )

@@ -181,6 +181,8 @@ class Checkpointer:
         self, trainer: Trainer, progress: Progress, training: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
         progress.load_state_dict(training)
+        if training["step"] < 0 or training["steps_per_epoch"] < 1:
+            raise ValueError(f"step {training['step']}, {training['steps_per_epoch']} an epoch")
         if trainer.ema is not None:
             trainer.ema.updates = training["ema_updates"]
         trainer.optimizer.load_state_dict(training["optimizer"])

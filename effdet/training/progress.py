@@ -103,6 +103,8 @@ def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
     random.setstate((version, tuple(words), gauss))
     numbers = state["numpy"]
     key = numbers["key"].numpy().astype(np.uint32)
+    if not 0 <= numbers["pos"] <= len(key):  # which numpy would read at unseen
+        raise ValueError(f"position {numbers['pos']} of numpy's generator")
     np.random.set_state(  # noqa: NPY002
         ("MT19937", key, numbers["pos"], numbers["has_gauss"], numbers["gauss"])
     )
