@@ -31,7 +31,7 @@ from effdet.processes import die_with_parent
 
 Result = TypeVar("Result")
 
-_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _DEATH_NOTICE_SECONDS = 1.0
 """A broken connection to a dead worker may be seen before its death."""
@@ -40,7 +40,7 @@ _DEATH_NOTICE_SECONDS = 1.0
 def start_worker(worker_id: int) -> None:
     """Set a worker up (``worker_init_fn``): it ends with the main process, and only then.
 
-    SIGINT and SIGTERM of a whole process group are for the main process, which still needs
+    SIGINT, SIGTERM and SIGHUP of a whole process group are for the main process, which still needs
     batches until its state is saved. On Linux a worker ends with the thread that started it, so
     the first pass over a loader must not be begun in a thread that ends before the last.
     """
@@ -55,7 +55,7 @@ def start_worker(worker_id: int) -> None:
 
 @contextmanager
 def ending_signals_held() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM back while workers are started.
+    """Hold the signals that end a run back while workers are started.
 
     A new worker inherits that, so that none reaches it before :func:`start_worker` ignores them.
     """

@@ -11,7 +11,8 @@ from typing import Any
 from effdet import distributed
 from effdet.errors import DivergedError, SignalError
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""They end a run, unless they are ignored already, as SIGHUP is under nohup."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Control:
 
     def __enter__(self) -> "Control":
         for number in SIGNALS:
-            self._handlers[number] = signal.signal(number, self._note)
+            if signal.getsignal(number) != signal.SIG_IGN:
+                self._handlers[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(

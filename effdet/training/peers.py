@@ -165,15 +165,21 @@ class Peers:
 
     def _watch(self) -> None:
         while not self._stopped.wait(INTERVAL):
-            self._post()
-            age = self._age()
-            if age < self._stands_after:
-                self._posts.forget()
-            elif self._board.gone:
-                if age > self.timeout:
-                    self._end_alone(age)
-            else:
-                self._look_around(age)
+            try:
+                self._watch_once()
+            except Exception:  # a watch that ends unseen would be worse than one that stumbles
+                self._print(traceback.format_exc())
+
+    def _watch_once(self) -> None:
+        self._post()
+        age = self._age()
+        if age < self._stands_after:
+            self._posts.forget()
+        elif self._board.gone:
+            if age > self.timeout:
+                self._end_alone(age)
+        else:
+            self._look_around(age)
 
     def _look_around(self, age: float) -> None:
         """End this process where all have come to an end, or one is gone that it waits for."""

@@ -39,9 +39,9 @@ def test_without_minutes_no_checkpoint_is_due() -> None:
     assert not control.poll().save
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_is_noted_and_the_first_one_counts(number: signal.Signals) -> None:
-    other = {signal.SIGTERM: signal.SIGINT, signal.SIGINT: signal.SIGTERM}[number]
+    other = signal.SIGINT if number == signal.SIGTERM else signal.SIGTERM
     before = signal.getsignal(number)
     with Control(save_minutes=0) as control:
         os.kill(os.getpid(), number)
@@ -55,3 +55,14 @@ def test_that_saving_failed_is_told_to_all() -> None:
     control = Control(save_minutes=0)
     control.failed = True
     assert control.poll().failed
+
+
+def test_a_hang_up_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with Control(save_minutes=0) as control:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert control.poll().signal == 0
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
