@@ -140,7 +140,7 @@ def train(config: TrainConfig, device: torch.device) -> None:
         postprocess = build_postprocess(config, anchors, class_map)
 
         # Optimization
-        config = with_batch_size(config, model, anchors, sizes.largest, device)
+        config = with_batch_size(config, model, anchors, sizes.largest, device, run.resumed)
         train_loader, val_loader = build_loaders(
             config, model_config, sizes, train_set, val_set, device
         )
@@ -254,6 +254,7 @@ def validate(
             rounds=loader.rounds,
         )
         results[name] = metrics, evaluator
+        attendant.during_validation()  # the scoring may have taken a while
     aps = {name: metrics.figures["AP"] for name, (metrics, _) in results.items()}
     better = max(results, key=lambda name: -1.0 if (ap := aps[name]) is None else ap)
     metrics, evaluator = results[better]
@@ -345,10 +346,17 @@ def with_batch_size(
     anchors: Anchors,
     image_size: tuple[int, int],
     device: torch.device,
+    resumed: Resumed | None,
 ) -> TrainConfig:
-    """``config`` with a number where it has ``--batch-size auto``, the same on all processes."""
+    """``config`` with a number where it has ``--batch-size auto``, the same on all processes.
+
+    A run that goes on keeps the number that it began with.
+    """
     if config.batch_size != "auto":
         return config
+    if resumed is not None:
+        found = resumed.checkpoint.training["config"]["batch_size"]
+        return dataclasses.replace(config, batch_size=found)
     # The wrapper of distributed training would talk to processes that try another size.
     smallest = config.smallest_batch
     one = dataclasses.replace(config, batch_size=smallest, normalizer="process", sync_bn=1)

@@ -155,12 +155,12 @@ class TrainConfig(PostprocessConfig):
     seed: int = option(0, help="seed of weights, order and augmentation")
     save_minutes: float = option(15.0, help="minutes between checkpoints in an epoch, 0 for none")
     save_every: int = option(0, help="epochs between checkpoints that are kept, 0 for none")
-    keep: int = option(3, help="newest checkpoints of --save-every to keep, 0 for all")
+    keep: int = option(3, help="newest checkpoints to keep of those of --save-every, 0 for all")
     eval_every: int = option(1, help="epochs between validations")
     eval_from: int = option(1, help="first epoch that is validated")
     eval_weights: WeightsToValidate = option("both", help="validate averaged weights, raw, or both")
     patience: int = option(0, help="validations without a higher AP that end the run, 0: no limit")
-    log_every: int = option(20, help="steps between printed lines")
+    log_every: int = option(20, help="steps between printed and logged lines")
     console: Console = option("auto", help="a bar on a terminal, lines, or dllogger's lines")
     log_to: tuple[Sink, ...] = option((), help="also log to these, which must be installed")
     evaluator: Evaluator = option("faster", help="library that computes the COCO figures")
@@ -229,6 +229,12 @@ class TrainConfig(PostprocessConfig):
                 "lr_noise must be two parts of the run, in [0, 1] and rising, got "
                 f"{self.lr_noise[0]} {self.lr_noise[1]}"
             )
+        if self.ema_decay == 0 and self.eval_weights == "ema":
+            raise UsageError("--eval-weights ema needs averaged weights: --ema-decay above 0")
+        if self.freeze_bn and self.sync_bn != 1:
+            raise UsageError("give --freeze-bn or --sync-bn: frozen batch norms share nothing")
+        if self.cooldown_epochs and self.min_lr == 0:
+            raise UsageError("--cooldown-epochs needs a --min-lr above 0: at 0 nothing is learnt")
         if self.resume == "auto" and self.output is None:
             raise UsageError("--resume auto needs --output, the folder of the run to go on with")
         model = self.model_config(num_classes=1)  # an unknown model is better told at once

@@ -15,7 +15,7 @@ from effdet.metrics import RunLog
 from effdet.structures import Batch
 from effdet.training.checkpoint import FAILED_SAVES, Checkpointer
 from effdet.training.control import Control
-from effdet.training.engine import Trainer
+from effdet.training.engine import AnomalyError, Trainer
 from effdet.training.peers import Peers
 from effdet.training.progress import Progress
 from effdet.training.replay import keep_batches
@@ -87,8 +87,9 @@ class Attendant:
         except DivergedError as error:
             if not error.batches:
                 raise
-            self.progress.images += self.step_images
-            self.save()
+            if not isinstance(error, AnomalyError):  # which leaves a step half done
+                self.progress.images += self.step_images
+                self.save()
             where = {"epoch": self.progress.epoch, "step": self.trainer.step}
             raise keep_batches(error, folder, names_of, **where) from error
 
@@ -96,7 +97,10 @@ class Attendant:
         """Write checkpoints; ``options`` are those of :meth:`Checkpointer.save`."""
         self.peers.beat(self.trainer.step, "saving")
         self.checkpointer.save(self.trainer, self.progress, self.log.history, **options)
-        self.control.failed = self.checkpointer.failures >= FAILED_SAVES
+        failures = distributed.broadcast_from_main(self.checkpointer.failures)
+        if failures and options.get("is_best"):
+            self.progress.forget_best()  # best.pt still holds the one before
+        self.control.failed = failures >= FAILED_SAVES
         self.peers.beat(self.trainer.step, "saved")
 
     def _attend(self, phase: str) -> None:

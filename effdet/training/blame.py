@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch.distributed as dist
 
-from effdet.errors import EffdetError, one_line
+from effdet.errors import EffdetError, PeerError, one_line
 from effdet.training.posts import Peer, Post
 
 GRACE = 5.0
@@ -83,6 +83,13 @@ def find_cause(peers: Mapping[int, Peer], by: int) -> str | None:
     """What ended first of all but rank ``by``: an error, a death, a departure; None for nothing."""
     found = [_ending(rank, peer) for rank, peer in peers.items() if peer.gone and rank != by]
     return min(found, default=(0, None))[1]
+
+
+def exit_code_of_cause(peers: Mapping[int, Peer], by: int) -> int:
+    """The exit code of the error with which another process failed, else that of a lost one."""
+    ends = [peer.end for rank, peer in peers.items() if peer.end is not None and rank != by]
+    codes = [int(end["code"]) for end in ends if end["kind"] == "failed"]
+    return codes[0] if codes else PeerError.exit_code
 
 
 def _ending(rank: int, peer: Peer) -> tuple[int, str]:

@@ -172,7 +172,7 @@ class Checkpointer:
             "ema_updates": 0 if trainer.ema is None else trainer.ema.updates,
             "history": [dict(row) for row in history],
             "ranks": ranks,
-            "machine": machine(),
+            "machine": self._circumstances(),
             "config": dataclasses.asdict(self.config),
             **progress.state_dict(),
         }
@@ -196,14 +196,20 @@ class Checkpointer:
             own = ranks[distributed.rank()]
             set_random_state(own["random"], trainer.device)
             progress.meter.load_state_dict(own["meter"], trainer.device)
+        now = self._circumstances()
         differing = [
-            f"{name} was {value}, is {machine()[name]}"
+            f"{name} was {value}, is {now.get(name)}"
             for name, value in training["machine"].items()
-            if value != machine().get(name)
+            if value != now.get(name)
         ]
         if differing:
             self.warn(f"not bit-equal to an uninterrupted run: {', '.join(differing)}")
         return [dict(row) for row in training["history"]]
+
+    def _circumstances(self) -> dict[str, Any]:
+        """The machine, and what of the settings may change when a run goes on."""
+        images = self.config.images_per_step(distributed.world_size())
+        return machine() | {"images a step": images}
 
 
 def machine() -> dict[str, Any]:

@@ -35,6 +35,10 @@ _ADVICE = (
 )
 
 
+class AnomalyError(DivergedError):
+    """An operation that gave a NaN, in the middle of a step."""
+
+
 @dataclass(kw_only=True, eq=False)
 class Trainer:
     """What a training step needs, and the step count that goes through all epochs.
@@ -260,8 +264,8 @@ def train_one_epoch(
         after_step: called with the images of all processes that the step has used.
 
     Raises:
-        DivergedError: when no step can be taken any more, with the batches of the last one; or
-            without, where torch's anomaly detection has found the operation.
+        DivergedError: when no step can be taken any more, with the batches of the last one.
+        AnomalyError: where torch's anomaly detection has found an operation.
     """
     trainer.set_train_mode()
     every = min(log_every, trainer.max_nonfinite)
@@ -269,7 +273,7 @@ def train_one_epoch(
     ready = time.perf_counter()
     for batches in _in_steps(loader, accumulate):
         waited = time.perf_counter() - ready
-        with _explained_anomaly(trainer.step + 1):
+        with _explained_anomaly(trainer.step + 1, batches):
             values, skipped = trainer.train_step(batches)
         images = sum(map(len, batches))
         meter.add(values, skipped, images, waited)
@@ -287,16 +291,16 @@ def train_one_epoch(
 
 
 @contextmanager
-def _explained_anomaly(step: int) -> Iterator[None]:
+def _explained_anomaly(step: int, batches: list[Batch]) -> Iterator[None]:
     """What torch's anomaly detection has found, as the end of a run that diverged."""
     try:
         yield
     except RuntimeError as error:
         if not torch.is_anomaly_enabled() or "returned nan values" not in str(error):
             raise
-        raise DivergedError(
-            f"{error} in step {step}; the call that led to it is printed above"
-        ) from error
+        found = AnomalyError(f"{error} in step {step}; the call that led to it is printed above")
+        found.batches = batches
+        raise found from error
 
 
 def _in_steps(loader: Iterable[Batch], accumulate: int) -> Iterator[list[Batch]]:

@@ -23,7 +23,7 @@ from dataclasses import asdict
 from types import FrameType, TracebackType
 
 from effdet import distributed
-from effdet.errors import PeerError
+from effdet.errors import EffdetError, PeerError
 from effdet.training.blame import (
     BLAME_SECONDS,
     GRACE,
@@ -31,6 +31,7 @@ from effdet.training.blame import (
     Verdict,
     describe_error,
     describe_hang,
+    exit_code_of_cause,
     find_cause,
     find_stuck,
     is_broken_collective,
@@ -113,7 +114,8 @@ class Peers:
             elif isinstance(error, PeerError):
                 self._say_end("peer", str(error))
             else:
-                self._say_end("failed", describe_error(error))
+                code = getattr(error, "exit_code", EffdetError.exit_code)
+                self._say_end("failed", describe_error(error), code)
         finally:
             self._stop()
 
@@ -146,7 +148,10 @@ class Peers:
             text += describe_error(error)
         self._let_the_failed_end(deadline)
         self._say_end("peer", text)
-        return PeerError(text)
+        found = PeerError(text)
+        # The run ended by what the other process met: a bad image is one on any rank.
+        found.exit_code = exit_code_of_cause(self._posts.look(), self.rank)
+        return found
 
     def _await_cause(self, deadline: float) -> str | None:
         """What the others say or show until ``deadline``, None where that is nothing."""
@@ -288,10 +293,10 @@ class Peers:
         waits = age >= self._stands_after and self._waits()
         self._posts.write(step=step, phase=phase, beats=beats, age=age, waits=waits)
 
-    def _say_end(self, kind: str, text: str) -> None:
+    def _say_end(self, kind: str, text: str, code: int = PeerError.exit_code) -> None:
         """Tell the others how this process ends: it ``left``, ``failed``, or lost a ``peer``."""
         self._post()
-        self._posts.write_end(kind, text)
+        self._posts.write_end(kind, text, code)
 
     def _print_stack(self) -> None:
         frame = self._main_frame()

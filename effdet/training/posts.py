@@ -70,14 +70,15 @@ class Peer:
     Attributes:
         post: its last post, None before the first.
         silence: seconds since this process saw a new post of it.
-        end: how it left, if it said so: ``{"kind": ..., "text": ...}``.
+        end: how it left, if it said so: ``{"kind": ..., "text": ..., "code": ...}``, the last the
+            exit code of its error.
         state: R, S, T (stopped), ... of a process of this machine; "" for one that is gone;
             None where that cannot be seen.
     """
 
     post: Post | None
     silence: float
-    end: Mapping[str, str] | None
+    end: Mapping[str, Any] | None
     state: str | None
 
     @property
@@ -125,9 +126,9 @@ class Posts:
         )
         self.board.put(f"post/{self.rank}", asdict(post))
 
-    def write_end(self, kind: str, text: str) -> None:
+    def write_end(self, kind: str, text: str, code: int) -> None:
         """Say how this process leaves. The first word counts: what follows are consequences."""
-        self.board.put_first(f"end/{self.rank}", {"kind": kind, "text": text})
+        self.board.put_first(f"end/{self.rank}", {"kind": kind, "text": text, "code": code})
 
     def look(self) -> dict[int, Peer]:
         """What is known about each process, this one included; nothing where the board is gone."""

@@ -31,6 +31,7 @@ class Progress:
     best_ap: float = float("-inf")
     stale: int = 0
     validations: int = 0
+    _ap_before: float = field(default=float("-inf"), init=False)
 
     def begin_epoch(self) -> None:
         """A fresh count, unless this epoch was begun before the program was started again."""
@@ -48,8 +49,14 @@ class Progress:
         # No AP at all (no boxes to find) is still better than no validation.
         value = -1.0 if ap is None else ap
         better = value > self.best_ap
+        if better:
+            self._ap_before = self.best_ap
         self.best_ap, self.stale = (value, 0) if better else (self.best_ap, self.stale + 1)
         return better
+
+    def forget_best(self) -> None:
+        """The best AP is again the one before: its weights could not be written."""
+        self.best_ap = self._ap_before
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values, the same on all processes."""

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from effdet import distributed, flags
-from effdet.errors import DataError, UsageError, WeightsError
+from effdet.errors import DataError, EffdetError, UsageError, WeightsError
 from effdet.files import FolderLock, check_writable, remove_leftovers
 from effdet.settings import TrainConfig
 from effdet.training.run_folder import (
@@ -32,6 +32,7 @@ from effdet.weights import Checkpoint, load_checkpoint
 
 AUTO = "auto"
 
+_MISTAKES = (UsageError.exit_code, DataError.exit_code, WeightsError.exit_code)
 _FIRST_FILES = (CONFIG, "environment.json", "log.jsonl", "status.json", ".lock")
 
 CHANGEABLE = {
@@ -172,7 +173,8 @@ def _leave_nothing(
     trace: TracebackType | None,
 ) -> None:
     """Where a mistake ends a new run before its first step, its name is free again."""
-    mistake = isinstance(error, UsageError | DataError | WeightsError)
+    # Also one that another process has met.
+    mistake = isinstance(error, EffdetError) and error.exit_code in _MISTAKES
     if not mistake or has_checkpoints(folder) or _has_trained(folder):
         return
     for path in [folder / name for name in _FIRST_FILES]:

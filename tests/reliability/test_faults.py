@@ -66,7 +66,10 @@ def test_a_fault_ends_the_job_in_time_and_is_named(ended: dict[str, Ended], faul
     assert FAULTS[fault] in job.stderr
     if fault.startswith("worker"):
         assert Path((job.folder / "fault").read_text()).name in job.stderr
+    assert job.stderr.count("train.py: error: ") == 1
     assert job.status["state"] == "failed"
+    if fault.startswith("worker"):
+        assert job.status["exit_code"] == 3
     assert saved_step(job.run / "last.pt") >= 4
     assert not job.orphans()
 

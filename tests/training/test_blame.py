@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from effdet.errors import DataError
-from effdet.training.blame import Verdict, is_broken_collective, judge
+from effdet.training.blame import Verdict, exit_code_of_cause, is_broken_collective, judge
 from effdet.training.posts import Peer, Post
 
 
@@ -87,7 +87,7 @@ def test_the_cause_is_the_first_error_and_not_what_followed_from_it() -> None:
     found = judged(
         peer(1, end={"kind": "peer", "text": "rank 3 failed"}),
         peer(2, end={"kind": "left", "text": "with exit code 0"}),
-        peer(3, end={"kind": "failed", "text": "no space left"}),
+        peer(3, end={"kind": "failed", "text": "no space left", "code": 1}),
     )
     assert found is not None
     assert found.text == "rank 3 (pid 103 on node3) failed in step 12 (training): no space left"
@@ -98,3 +98,11 @@ def test_four_of_many_guilty_processes_are_named() -> None:
     assert found is not None
     assert found.text.count("has made no progress") == 4
     assert found.text.endswith("2 more ranks neither, the others wait for them")
+
+
+def test_the_exit_code_is_that_of_the_error_with_which_a_process_failed() -> None:
+    failed = peer(1, end={"kind": "failed", "text": "a.jpg is damaged", "code": 3})
+    lost = peer(2, end={"kind": "peer", "text": "rank 1 failed", "code": 7})
+    assert exit_code_of_cause({1: failed, 2: lost}, by=0) == 3
+    assert exit_code_of_cause({2: lost}, by=0) == 7
+    assert exit_code_of_cause({}, by=0) == 7

@@ -59,3 +59,12 @@ def test_generators_go_on_from_their_states(tmp_path: Path) -> None:
     assert draws() != expected
     set_random_state(torch.load(file, weights_only=True), CPU)
     assert draws() == expected
+
+
+def test_a_best_that_could_not_be_written_is_forgotten() -> None:
+    progress = Progress()
+    progress.judge(0.2)
+    progress.judge(0.5)
+    progress.forget_best()
+    assert progress.best_ap == 0.2
+    assert progress.judge(0.3)
