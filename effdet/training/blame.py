@@ -37,11 +37,13 @@ class Verdict:
         text: the error that the user reads.
         guilty: ranks that are the cause.
         silent: those of them that do not run and so cannot end themselves.
+        code: exit code of all.
     """
 
     text: str
     guilty: list[int]
     silent: list[int]
+    code: int = PeerError.exit_code
 
 
 def judge(
@@ -61,7 +63,8 @@ def judge(
     gone = [rank for rank, peer in peers.items() if peer.gone]
     if gone and ((age > GRACE and waits) or age > timeout):
         cause = find_cause(peers, by)
-        return None if cause is None else Verdict(text=cause, guilty=gone, silent=[])
+        code = exit_code_of_cause(peers, by)
+        return None if cause is None else Verdict(text=cause, guilty=gone, silent=[], code=code)
     if age < timeout:
         return None
     missing = [rank for rank, peer in peers.items() if peer.post is None]

@@ -229,18 +229,22 @@ class Peers:
             self._board.put("said", True)
         else:
             self._board.wait(2.5, lambda: self._board.get("said") is not None)
-        self._leave(verdict.text, verdict.guilty, verdict.silent)
+        self._leave(verdict.text, verdict.guilty, verdict.silent, verdict.code)
 
     def _begin_end(self) -> None:
         self._ending.set()
         threading.Thread(target=_exit_after, args=(END_SECONDS,), daemon=True).start()
 
-    def _leave(self, text: str, guilty: Sequence[int] = (), kill: Sequence[int] = ()) -> None:
+    def _leave(
+        self,
+        text: str,
+        guilty: Sequence[int] = (),
+        kill: Sequence[int] = (),
+        code: int = PeerError.exit_code,
+    ) -> None:
         """Write what the caller wants to write, end those that cannot do it, end this process."""
         if self._on_end is not None:
-            writer = threading.Thread(
-                target=self._on_end, args=(text, PeerError.exit_code), daemon=True
-            )
+            writer = threading.Thread(target=self._on_end, args=(text, code), daemon=True)
             writer.start()
             writer.join(2.0)
         tell_launcher(f"{self.program}: error: {text}")
@@ -248,7 +252,7 @@ class Peers:
             self._kill(rank)
         if self.rank not in guilty:
             time.sleep(FIRST_SECONDS)  # torchrun names the first that ends
-        os._exit(PeerError.exit_code)
+        os._exit(code)
 
     def _kill(self, rank: int) -> None:
         """End a process of this machine that a launcher would wait for in vain."""

@@ -66,7 +66,8 @@ def test_a_fault_ends_the_job_in_time_and_is_named(ended: dict[str, Ended], faul
     assert FAULTS[fault] in job.stderr
     if fault.startswith("worker"):
         assert Path((job.folder / "fault").read_text()).name in job.stderr
-    assert job.stderr.count("train.py: error: ") == 1
+    lines = [line for line in job.stderr.splitlines() if line.startswith("train.py: error: ")]
+    assert len(lines) <= 1  # an error that is no mistake of the user's shows its traceback
     assert job.status["state"] == "failed"
     if fault.startswith("worker"):
         assert job.status["exit_code"] == 3
