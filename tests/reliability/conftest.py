@@ -9,7 +9,7 @@ from tests.reliability.job import add_tiny_model
 from tests.reliability.job_runs import Job, Server, result
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Forks jobs; at the end no process of any is left."""
     if not sys.platform.startswith("linux"):
@@ -21,7 +21,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     del BACKBONES["tiny"], MODELS["tiny"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def left_alone(server: Server) -> Job:
     """The job that nothing was done to, finished."""
     job = server.job("left-alone").start("--resume", "auto")
