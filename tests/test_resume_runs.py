@@ -29,7 +29,8 @@ from tests.tiny import (
 )
 
 RUN = (*TINY, "--epochs", "2", "--lr", "0.02", "--batch-size", "2", "--log-every", "1")
-STEPS, ROUNDS = 3, 2  # an epoch has so many steps, its validation of both weights so many batches
+# An epoch has so many steps; its validation, of both weights, so many batches and scorings.
+STEPS, ROUNDS = 3, 4
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -119,7 +120,7 @@ SETTINGS = {
 def test_stopped_at_any_step_or_in_validation_a_run_goes_on_exactly(
     data: Path, tmp_path: Path
 ) -> None:
-    """Every call of poll of two epochs: each step, and each batch of the validation of both."""
+    """Every call of poll of two epochs: each step, each batch of both validations, each scoring."""
     whole = tmp_path / "whole"
     assert start(whole, *RUN, "--data", data) == 0
     calls = Stopping.calls

@@ -90,8 +90,9 @@ def test_the_guilty_process_is_named_once_and_the_job_ends_in_time(
     assert "rank 0" not in job.errors[0]
     if mode != "raise":
         assert job.errors[0].startswith("effdet: error: rank 1 (pid ")
-    # The main process knows it too, for the status file of the run.
-    assert job.status[0].startswith("7 rank 1 (pid ")
+    # The main process knows it too, for the status file of the run, with the code of the cause.
+    code = {"raise": 3, "bug": 1}.get(mode, 7)
+    assert job.status[0].startswith(f"{code} rank 1 (pid ")
 
 
 @pytest.mark.parametrize("mode", ["sleep", "busy"])
