@@ -132,7 +132,7 @@ def test_the_saved_config_repeats_the_run(finished_run: Path, data: Path, tmp_pa
         (["--weights", "a.pt", "--backbone-weights", "b.pt"], 2, "not both"),
         (["--lr-noise", "0", "1"], 2, "--lr-noise is part of --schedule nvidia"),
         (["--amp-dtype", "bfloat16"], 2, "--amp-dtype bfloat16 needs --amp"),
-        (["--progressive", "9", "--epochs", "3"], 2, "progressive must be at most the 3 epochs, got 9"),
+        (["--progressive", "9", "--epochs", "3"], 2, "progressive must be at most the 3 epochs"),
         (["--accumulate", "8"], 2, "training set has only 4"),
         (["--device", "cuda:77"], 2, "cuda:77"),
         (["--batch-size", "auto", "--device", "cpu"], 2, "--batch-size auto needs a GPU"),

@@ -189,8 +189,8 @@ def test_an_anomaly_ends_the_run_and_names_the_operation(make_trainer: MakeTrain
         torch.autograd.detect_anomaly(),
         pytest.raises(DivergedError, match=r"returned nan values.* in step 1; the call") as caught,
     ):
-        train_epoch(trainer, [bad_images()])
-    assert not caught.value.batches
+        train_epoch(trainer, [bad := bad_images()])
+    assert caught.value.batches == [bad]
 
 
 def test_it_ends_across_short_epochs_too(make_trainer: MakeTrainer) -> None:
