@@ -184,10 +184,14 @@ def count(folder: Path) -> int:
 
 
 def memory(pid: int) -> tuple[int, int]:
-    """Bytes of a process's own memory, and its part of shared memory."""
+    """Bytes of a process's own memory, and its part of shared memory.
+
+    Clean pages are those of files, such as torch's libraries, and count as the process's own or
+    not by who else has them open at the moment; what leaks is dirty.
+    """
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     sizes = {line.split(":")[0]: 1024 * int(line.split()[1]) for line in lines}
-    own = sizes["Private_Clean"] + sizes["Private_Dirty"] + sizes.get("Private_Hugetlb", 0)
+    own = sizes["Private_Dirty"] + sizes["Swap"] + sizes.get("Private_Hugetlb", 0)
     return own, sizes.get("Pss_Shmem", 0)
 
 
