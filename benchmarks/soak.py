@@ -2,9 +2,9 @@
 """Does a long run keep its memory, its open files and its folder as they are?
 
 Trains a tiny model through ``train.train`` with one loader worker, validates and saves after every
-epoch, and looks every few steps at the memory that only the process and the worker have (dirty pages), at
-what they share, at their open files and at the files of the run. A line is fitted to the last
-three quarters of the samples; means of blocks stand for the samples, which are not independent.
+epoch, and looks every few steps at the memory that only the process and the worker have (dirty
+pages), at what they share, at their open files and at the files of the run. A line is fitted to
+the last three quarters of the samples; means of blocks stand for them, as they are not independent.
 
     python benchmarks/soak.py
 

@@ -86,3 +86,12 @@ def test_a_short_run_does_not_leak_and_a_leak_of_50_kb_a_step_is_found(tmp_path:
     assert any("memory (own) grows" in fault for fault in faults)
     assert slope > 25_000
     print("N=300 steps, and 200 with the leak, seed=0")
+
+
+@pytest.mark.slow
+def test_ten_thousand_steps_keep_memory_and_files_as_they_are(tmp_path: Path) -> None:
+    """As benchmarks/soak.py, whose result is kept; about ten minutes."""
+    whole = SHORT.replace("steps, 5, epoch=50, leak=leak", "steps, 20, leak=leak")
+    done = program("-c", whole, tmp_path / "run", "10000", "0", f"{LIMIT:.0f}", minutes=60)
+    assert json.loads(done.stdout)[0] == []
+    print("N=10,000 steps, seed=0")
