@@ -193,27 +193,18 @@ class TrainConfig(PostprocessConfig):
             _require(self, ("workers",), lambda v: v <= MAX_WORKERS, f"at most {MAX_WORKERS}")
         _require(self, ("seed",), lambda v: 0 <= v < 2**32, "in [0, 2^32)")
         _require_amp(self.amp, self.amp_dtype)
-        if not 0 < self.jitter_min <= self.jitter_max <= MAX_JITTER:
-            raise UsageError(
-                f"jitter_min must be above 0 and at most jitter_max, and that {MAX_JITTER}, got "
-                f"{self.jitter_min} and {self.jitter_max}"
-            )
         if self.weights and self.backbone_weights:
             raise UsageError("give --weights or --backbone-weights, not both")
-        if self.multi_scale is not None and not (
-            0 < self.multi_scale[0] <= self.multi_scale[1] < math.inf
-        ):
-            raise UsageError(
-                "multi_scale must be two factors, above 0 and rising, got "
-                f"{self.multi_scale[0]} {self.multi_scale[1]}"
-            )
-        if self.multi_scale is not None and self.progressive > 1:
-            raise UsageError("give --multi-scale or --progressive, not both")
-        if self.progressive > self.total_epochs:
-            raise UsageError(
-                f"progressive must be at most the {self.total_epochs} epochs, "
-                f"got {self.progressive}"
-            )
+        if self.ema_decay == 0 and self.eval_weights == "ema":
+            raise UsageError("--eval-weights ema needs averaged weights: --ema-decay above 0")
+        if self.freeze_bn and self.sync_bn != 1:
+            raise UsageError("give --freeze-bn or --sync-bn: frozen batch norms share nothing")
+        if self.resume == "auto" and self.output is None:
+            raise UsageError("--resume auto needs --output, the folder of the run to go on with")
+        self._check_schedule()
+        self._check_sizes()
+
+    def _check_schedule(self) -> None:
         if self.min_lr > self.lr:
             raise UsageError(f"min_lr must be at most lr, got {self.min_lr} and {self.lr}")
         falls_to_it = self.schedule in ("cosine", "nvidia") or self.cooldown_epochs > 0
@@ -229,14 +220,29 @@ class TrainConfig(PostprocessConfig):
                 "lr_noise must be two parts of the run, in [0, 1] and rising, got "
                 f"{self.lr_noise[0]} {self.lr_noise[1]}"
             )
-        if self.ema_decay == 0 and self.eval_weights == "ema":
-            raise UsageError("--eval-weights ema needs averaged weights: --ema-decay above 0")
-        if self.freeze_bn and self.sync_bn != 1:
-            raise UsageError("give --freeze-bn or --sync-bn: frozen batch norms share nothing")
         if self.cooldown_epochs and self.min_lr == 0:
             raise UsageError("--cooldown-epochs needs a --min-lr above 0: at 0 nothing is learnt")
-        if self.resume == "auto" and self.output is None:
-            raise UsageError("--resume auto needs --output, the folder of the run to go on with")
+
+    def _check_sizes(self) -> None:
+        if not 0 < self.jitter_min <= self.jitter_max <= MAX_JITTER:
+            raise UsageError(
+                f"jitter_min must be above 0 and at most jitter_max, and that {MAX_JITTER}, got "
+                f"{self.jitter_min} and {self.jitter_max}"
+            )
+        if self.multi_scale is not None and not (
+            0 < self.multi_scale[0] <= self.multi_scale[1] < math.inf
+        ):
+            raise UsageError(
+                "multi_scale must be two factors, above 0 and rising, got "
+                f"{self.multi_scale[0]} {self.multi_scale[1]}"
+            )
+        if self.multi_scale is not None and self.progressive > 1:
+            raise UsageError("give --multi-scale or --progressive, not both")
+        if self.progressive > self.total_epochs:
+            raise UsageError(
+                f"progressive must be at most the {self.total_epochs} epochs, "
+                f"got {self.progressive}"
+            )
         model = self.model_config(num_classes=1)  # an unknown model is better told at once
         largest_factor = MAX_IMAGE_SIZE / max(model.image_size)
         if self.multi_scale is not None and self.multi_scale[1] > largest_factor:

@@ -4,6 +4,7 @@
 import dataclasses
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -17,6 +18,13 @@ from tests.runs import tiny_coco
 SMALL = ["--workers", "0", "--batch-size", "2", "--device", "cpu"]
 
 
+def is_within(name: str, frame: FrameType | None) -> bool:
+    """Whether ``frame``, or one that called it, is of a function of this name."""
+    while frame is not None and frame.f_code.co_name != name:
+        frame = frame.f_back
+    return frame is not None
+
+
 def recording(cls: type[Any]) -> tuple[type[Any], set[str]]:
     """A subclass of ``cls`` and the set of the fields that a program has read from it."""
     read: set[str] = set()
@@ -25,7 +33,7 @@ def recording(cls: type[Any]) -> tuple[type[Any], set[str]]:
     class Recording(cls):  # type: ignore[misc]
         def __getattribute__(self, name: str) -> Any:
             caller = sys._getframe(1)
-            checking = caller.f_code.co_name in ("__post_init__", "_require")
+            checking = is_within("__post_init__", caller)
             saving = caller.f_globals["__name__"] == "dataclasses"
             if name in names and not checking and not saving:
                 read.add(name)

@@ -97,8 +97,10 @@ class Attendant:
         """Write checkpoints; ``options`` are those of :meth:`Checkpointer.save`."""
         self.peers.beat(self.trainer.step, "saving")
         self.checkpointer.save(self.trainer, self.progress, self.log.history, **options)
-        failures = distributed.broadcast_from_main(self.checkpointer.failures)
-        if failures and options.get("is_best"):
+        failures, best_lost = distributed.broadcast_from_main(
+            (self.checkpointer.failures, self.checkpointer.best_lost)
+        )
+        if best_lost:
             self.progress.forget_best()  # best.pt still holds the one before
         self.control.failed = failures >= FAILED_SAVES
         self.peers.beat(self.trainer.step, "saved")

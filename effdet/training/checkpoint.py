@@ -41,6 +41,7 @@ class Checkpointer:
 
     Attributes:
         failures: saves in a row that failed.
+        best_lost: whether the last save should have written ``best.pt`` and could not.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Checkpointer:
         self.steps_per_epoch = steps_per_epoch
         self.warn = warn
         self.failures = 0
+        self.best_lost = False
 
     def save(
         self,
@@ -101,11 +103,13 @@ class Checkpointer:
             metrics=metrics,
             training=self._training_state(trainer, progress, history, ranks),
         )
+        self.best_lost = is_best
         try:
             # The best first: last.pt names the best AP, and a run killed in between must not
             # lose it.
             if is_best:
                 save_best(self.folder, checkpoint)
+                self.best_lost = False
             save_last(self.folder, checkpoint)
             every = self.config.save_every
             if every and ended and metrics["epoch"] % every == 0:

@@ -35,11 +35,11 @@ class Control:
         return self.orders.pop(0)
 
 
-def attendant(*orders: Orders, failures: int = 0) -> Any:
+def attendant(*orders: Orders, failures: int = 0, best_lost: bool = False) -> Any:
     return Attendant(
         trainer=SimpleNamespace(step=7),  # type: ignore[arg-type]
         progress=Progress(images=8),
-        checkpointer=Recorder(failures=failures),  # type: ignore[arg-type]
+        checkpointer=Recorder(failures=failures, best_lost=best_lost),  # type: ignore[arg-type]
         control=Control(*orders),  # type: ignore[arg-type]
         peers=Recorder(),  # type: ignore[arg-type]
         log=Recorder(folder=Path("runs/x"), history=[]),  # type: ignore[arg-type]
@@ -140,3 +140,13 @@ def test_a_divergence_without_a_step_leaves_nothing(tmp_path: Path) -> None:
     assert at.progress.images == 8
     assert at.checkpointer.calls == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("best_lost", "best"), [(True, 0.2), (False, 0.5)])
+def test_a_best_that_is_not_on_the_disk_is_tried_again(best_lost: bool, best: float) -> None:
+    """A save may fail after best.pt: that one is kept, and a worse one must not replace it."""
+    at = attendant(failures=1, best_lost=best_lost)
+    at.progress.judge(0.2)
+    at.progress.judge(0.5)
+    at.save(is_best=True)
+    assert at.progress.best_ap == best
