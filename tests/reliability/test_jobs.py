@@ -65,6 +65,7 @@ def test_two_runs_on_one_folder_at_the_same_time(server: Server, left_alone: Job
     first, second = server.job("first"), server.job("second")
     first.start("--resume", "auto")
     first.await_phase("step 4")
+    first.send(signal.SIGSTOP, "group")  # else a slow machine may let it end before the second asks
     began = time.time()
     second.start("--resume", "auto", "--output", str(first.run), processes=0)
     assert second.wait() == 2
@@ -72,5 +73,6 @@ def test_two_runs_on_one_folder_at_the_same_time(server: Server, left_alone: Job
     assert len(lines) == 1
     assert f"is in use by process {first.phase(0)[0]}@" in lines[0]
     assert time.time() - began < 10
+    first.send(signal.SIGCONT, "group")
     assert first.wait() == 0, first.stderr
     assert digest(first.run / "last.pt") == digest(left_alone.run / "last.pt")
