@@ -72,8 +72,11 @@ class Stopping(Control):
 
 
 @pytest.fixture(autouse=True)
-def _stopping(monkeypatch: pytest.MonkeyPatch) -> None:
+def _stopping(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(train, "Control", Stopping)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def start(folder: Path, *words: str | Path, stop_at: int = 0, number: int = 15) -> int:

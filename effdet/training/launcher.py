@@ -5,9 +5,9 @@ import contextlib
 import json
 import os
 import time
-from pathlib import Path
 
 from effdet import distributed
+from effdet.files import WriteError, replace_text
 from effdet.training.board import Board
 
 FIRST_SECONDS = 0.5
@@ -44,8 +44,9 @@ def tell_launcher(line: str) -> None:
     if path is None:
         return
     content = {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}
-    with contextlib.suppress(OSError):
-        Path(path).write_text(json.dumps({"message": content}))
+    # Whole or not at all: the launcher reads it when this process is killed meanwhile, too.
+    with contextlib.suppress(WriteError):
+        replace_text(path, json.dumps({"message": content}))
 
 
 def store_host() -> str:
