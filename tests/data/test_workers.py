@@ -2,6 +2,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 import subprocess
 import sys
 import time
@@ -390,7 +391,7 @@ def test_ending_signals_wait_until_the_workers_are_set_up() -> None:
     before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
     try:
         with ending_signals_held():
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
             time.sleep(0.01)
             assert seen == []
         assert seen == [signal.SIGTERM]

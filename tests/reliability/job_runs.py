@@ -167,7 +167,7 @@ class Job:
             return None
         return int(found["code"]), float(found["time"])
 
-    def wait(self, seconds: float = 60) -> int:
+    def wait(self, seconds: float = 180) -> int:
         """The exit code, once it has ended."""
         await_(lambda: self.end is not None, seconds, f"the end of {self.folder.name}", self)
         assert self.end is not None
@@ -181,7 +181,7 @@ class Job:
             return 0, ""
         return int(pid or 0), text
 
-    def await_phase(self, start: str, seconds: float = 60) -> None:
+    def await_phase(self, start: str, seconds: float = 180) -> None:
         """Wait until rank 0 is in a phase whose name begins with ``start``."""
 
         def reached() -> bool:

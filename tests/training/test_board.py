@@ -26,6 +26,7 @@ def connected() -> Board:
 def test_what_one_leaves_another_finds(store: TCPStore) -> None:
     one, other = connected(), connected()
     one.put("a", {"b": [1, 2.5, None]})
+    other.wait(60, lambda: other.get("a") is not None)  # the store answers no writer
     assert other.get("a") == {"b": [1, 2.5, None]}
     assert other.get("c") is None
 
@@ -40,7 +41,9 @@ def test_the_first_word_stays(store: TCPStore) -> None:
 def test_a_restart_finds_nothing_of_the_start_before(
     store: TCPStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connected().put("a", 1)
+    board = connected()
+    board.put("a", 1)
+    board.wait(60, lambda: board.get("a") is not None)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert connected().get("a") is None
     connected().put("a", 1)
@@ -52,7 +55,9 @@ def test_nodes_that_count_restarts_otherwise_find_each_other(
     store: TCPStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(distributed, "start_name", lambda: "second")
-    connected().put("a", 1)
+    board = connected()
+    board.put("a", 1)
+    board.wait(60, lambda: board.get("a") is not None)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert connected().get("a") == 1
 
