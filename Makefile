@@ -46,7 +46,7 @@ demo: $(READY)
 
 test: $(READY)
 	@$(KERNELS_IN_USE)
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(PYTEST_FLAGS)
 
 test-slow: $(READY)
 	@$(KERNELS_IN_USE)
