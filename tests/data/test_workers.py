@@ -2,9 +2,9 @@
 import multiprocessing
 import os
 import signal
-import threading
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
