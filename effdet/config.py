@@ -6,6 +6,7 @@ released models come from google/automl's ``hparams_config.py``.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,12 +15,17 @@ from effdet.errors import UsageError, nearest
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 LITE_MEAN, LITE_STD = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
+HALF = (127.5, 127.5, 127.5)
+"""Mean and deviation that bring 0-255 to [-1, 1], as Inception, AdvProp and timm's Lite have it."""
 
 MIN_IMAGE_SIZE = 64
 """Pixels; below this the coarser levels see nothing but padding."""
 
 MAX_IMAGE_SIZE = 2**14
 """Pixels; above this a number is a slip, which would show as a lack of memory at best."""
+
+BN_EPS = 1e-3
+"""What the reference's batch norms add to a variance."""
 
 Padding = Literal["same", "symmetric"]
 Fusion = Literal["fastattn", "sum", "attn"]
@@ -78,6 +84,9 @@ class ModelConfig:
         aspect_ratios: anchor width / height.
         padding: ``same`` as TensorFlow, ``symmetric`` as PyTorch; the latter also leaves out the
             convolution biases that a batch norm makes redundant.
+        backbone_padding: of the backbone alone; None for ``padding``.
+        backbone_bn_eps: what the backbone's batch norms add to a variance; None for 1e-3 with
+            ``same`` padding and 1e-5 with ``symmetric``, as published weights of each have it.
         survival_prob: chance that the backbone's last residual block is kept in training.
         mean: subtracted from RGB values in 0-255.
         std: divides the RGB values after that.
@@ -97,6 +106,8 @@ class ModelConfig:
     num_scales: int = 3
     aspect_ratios: tuple[float, ...] = (1.0, 2.0, 0.5)
     padding: Padding = "same"
+    backbone_padding: Padding | None = None
+    backbone_bn_eps: float | None = None
     survival_prob: float = 0.8
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -120,6 +131,10 @@ class ModelConfig:
             raise UsageError(f"num_classes must be at least 1, got {self.num_classes}")
         if not 0 < self.survival_prob <= 1:
             raise UsageError(f"survival_prob must be in (0, 1], got {self.survival_prob}")
+        if self.backbone_bn_eps is not None and not 0 < self.backbone_bn_eps < 1:
+            raise UsageError(f"backbone_bn_eps must be in (0, 1), got {self.backbone_bn_eps}")
+        if not all(0 < v < math.inf for v in self.std) or not all(map(math.isfinite, self.mean)):
+            raise UsageError(f"mean must be finite and std above 0, got {self.mean} and {self.std}")
         if not 1 <= self.min_level <= 5 <= self.max_level:
             raise UsageError(
                 "min_level must be in 1 to 5 and max_level at least 5, got "
@@ -130,6 +145,13 @@ class ModelConfig:
     def anchors_per_location(self) -> int:
         """Octaves times aspect ratios."""
         return self.num_scales * len(self.aspect_ratios)
+
+    @property
+    def backbone_eps(self) -> float:
+        """What the backbone's batch norms add to a variance."""
+        if self.backbone_bn_eps is not None:
+            return self.backbone_bn_eps
+        return BN_EPS if (self.backbone_padding or self.padding) == "same" else 1e-5
 
     @property
     def lite(self) -> bool:
@@ -153,6 +175,32 @@ class ModelConfig:
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
         }
         return cls(**fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig:
+    """Everything that fixes an ImageNet classifier's graph and input.
+
+    Attributes:
+        backbone: the row of :data:`BACKBONES`.
+        num_classes: outputs; None for a backbone without its head.
+        padding: ``same`` as TensorFlow, ``symmetric`` as PyTorch.
+        bn_eps: what batch norms add to a variance.
+        mean: subtracted from RGB values in 0-255.
+        std: divides the RGB values after that.
+    """
+
+    backbone: str
+    num_classes: int | None = 1000
+    padding: Padding = "same"
+    bn_eps: float = BN_EPS
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    @property
+    def name(self) -> str:
+        """A classifier is called by its backbone."""
+        return self.backbone
 
 
 # fmt: off

@@ -103,7 +103,7 @@ def write_atomically(
             raise
         _sync_folder(path.parent)
     except OSError as error:
-        raise _write_error(path, error, size) from error
+        raise write_error(path, error, size) from error
 
 
 def replace_text(path: str | Path, text: str) -> None:
@@ -156,10 +156,11 @@ class FolderLock:
     Args:
         folder: the folder, which must exist.
         patience: seconds to wait for another process, which may be about to end.
+        name: of the file that stands for the lock; another one is another lock.
     """
 
-    def __init__(self, folder: Path, patience: float = 5.0) -> None:
-        self.path = folder / LOCK
+    def __init__(self, folder: Path, patience: float = 5.0, name: str = LOCK) -> None:
+        self.path = folder / name
         self.patience = patience
         self._descriptor: int | None = None
 
@@ -179,7 +180,7 @@ class FolderLock:
         try:
             descriptor = os.open(self.path, flags, 0o666)
         except OSError as error:
-            raise _write_error(self.path, error) from error
+            raise write_error(self.path, error) from error
         try:
             locked = self._wait(descriptor)
         except BaseException:
@@ -193,7 +194,7 @@ class FolderLock:
             os.pwrite(descriptor, f"{os.getpid()}@{socket.gethostname()}\n".encode(), 0)
         except OSError as error:
             os.close(descriptor)
-            raise _write_error(self.path, error) from error
+            raise write_error(self.path, error) from error
         self._descriptor = descriptor
         # A lock of flock() lives as long as any copy of its descriptor: loader workers, which may
         # outlive this process by a moment, must not have one.
@@ -227,7 +228,7 @@ class FolderLock:
             except OSError as error:
                 if error.errno in _NO_LOCKS:
                     return False
-                raise _write_error(self.path, error) from error
+                raise write_error(self.path, error) from error
             else:
                 return True
 
@@ -259,7 +260,7 @@ def _replace(temporary: Path, path: Path) -> None:
     try:
         temporary.replace(path)
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise write_error(path, error) from error
 
 
 def _sync_folder(folder: Path) -> None:
@@ -273,18 +274,20 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write_error(path: Path, error: OSError, size: int | None = None) -> WriteError:
+def write_error(path: Path, error: OSError, size: int | None = None) -> WriteError:
+    """What to raise where ``path``, of ``size`` bytes more, met ``error``."""
     text = f"cannot write {path}: {error.strerror or error}"
     if error.errno in _NO_SPACE:
-        amounts = [] if size is None else [f"need {_megabytes(size)}"]
+        amounts = [] if size is None else [f"need {megabytes(size)}"]
         with contextlib.suppress(OSError):
             system = os.statvfs(path.parent)
-            amounts.append(f"free {_megabytes(system.f_bavail * system.f_frsize)}")
+            amounts.append(f"free {megabytes(system.f_bavail * system.f_frsize)}")
         text += f" ({', '.join(amounts)})" if amounts else ""
     return WriteError(error.errno, text)
 
 
-def _megabytes(size: int) -> str:
+def megabytes(size: int) -> str:
+    """``size`` bytes for people."""
     return f"{size / 1e6:.0f} MB" if size >= 10e6 else f"{size / 1e6:.2g} MB"
 
 

@@ -156,10 +156,12 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hi
     text = field.metadata["help"].replace("%", "%%")
     if field.default not in (dataclasses.MISSING, None, ()):
         text += f" (default: {field.default})"
-    if field.metadata["positional"]:
-        parser.add_argument(field.name, nargs="+", metavar=_flag(field), help=text)
-        return
     kind, count = _element(hint)
+    if field.metadata["positional"]:
+        if count == "+" and field.default is not dataclasses.MISSING:
+            count = "*"
+        parser.add_argument(field.name, nargs=count, metavar=_flag(field), help=text)
+        return
     if kind is bool:
         parser.add_argument(_flag(field), action=argparse.BooleanOptionalAction, help=text)
     elif typing.get_origin(kind) is Literal:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from effdet.config import (
     MAX_IMAGE_SIZE,
+    MODELS,
+    ClassifierConfig,
     Fusion,
     ModelConfig,
     Padding,
@@ -33,6 +35,13 @@ MAX_JITTER = 100
 
 MAX_WORKERS = 1000
 """Loader processes; starting more of them takes a machine down before it says anything."""
+
+
+DEFAULT_MODEL = "efficientdet_d0"
+"""What is trained where neither the options nor the weights say it."""
+
+UNFREEZE_LR_FACTOR = 1.0
+"""Default factor on the rates after ``--freeze-epochs``."""
 
 
 def _require(
@@ -91,15 +100,42 @@ class TrainConfig(PostprocessConfig):
     train_images: str | None = option(None, help="folder of the training images")
     val_annotations: str | None = option(None, help="COCO JSON file instead of --val-split's")
     val_images: str | None = option(None, help="folder of the validation images")
-    model: str = option("efficientdet_d0", help="model name (see `effdet info`)")
+    model: str | None = option(
+        None, help=f"model name, see `effdet info` (default: of the weights, or {DEFAULT_MODEL})"
+    )
     image_size: tuple[int, ...] | None = option(None, help="input pixels: side, or height width")
-    padding: Padding = option("same", help="convolution padding: as TensorFlow or as PyTorch")
+    padding: Padding | None = option(
+        None, help="convolutions as TensorFlow (same) or PyTorch (default: of the weights, or same)"
+    )
+    backbone_padding: Padding | None = option(None, help="padding of the backbone alone")
     fusion: Fusion | None = option(None, help="BiFPN fusion instead of the model's own")
     survival_prob: float | None = option(
         None, help="chance to keep the backbone's last block in training instead of the model's own"
     )
-    weights: str | None = option(None, help="checkpoint of this toolkit to fine-tune from")
-    backbone_weights: str | None = option(None, help="ImageNet classifier to take the backbone of")
+    backbone_bn_eps: float | None = option(
+        None, help="what the backbone's batch norms add to a variance instead of the model's own"
+    )
+    mean: tuple[float, float, float] | None = option(
+        None, help="subtracted from RGB values in 0-255 instead of the model's own"
+    )
+    std: tuple[float, float, float] | None = option(
+        None, help="divides them after that instead of the model's own"
+    )
+    weights: str | None = option(
+        None, help="detector to fine-tune: a file of any known kind, or a public name"
+    )
+    partial_weights: bool = option(
+        False, help="take of --weights what fits by name and shape; the rest begins at random"
+    )
+    backbone_weights: str | None = option(
+        None, help="ImageNet classifier to take the backbone of: a file, or a public name"
+    )
+    freeze: tuple[str, ...] = option(
+        (), help="parts that never learn: backbone, bifpn, class_head, box_head, names with * and ?"
+    )
+    freeze_epochs: int = option(
+        0, help="first epochs, in which the backbone, with --weights the BiFPN too, does not learn"
+    )
     output: str | None = option(None, help="run folder to create (default: runs/MODEL-N)")
     resume: str | None = option(
         None,
@@ -122,6 +158,12 @@ class TrainConfig(PostprocessConfig):
     )
     progressive: int = option(1, help="stages of equal length in which training images grow")
     lr: float = option(0.08, help="learning rate at a global batch of 64, scaled with the batch")
+    unfreeze_lr_factor: float = option(
+        UNFREEZE_LR_FACTOR, help="factor on the rates of the epochs after --freeze-epochs"
+    )
+    lr_factors: tuple[str, ...] = option(
+        (), help="factors on the rates of parts, such as backbone=0.1; names as for --freeze"
+    )
     warmup_lr: float = option(0.008, help="learning rate at the first step, scaled alike")
     warmup_epochs: float = option(1.0, help="epochs of linear warm-up, at most half the run")
     optimizer: Optimizer = option("sgd", help="sgd with momentum, or adamw")
@@ -170,11 +212,11 @@ class TrainConfig(PostprocessConfig):
         # fmt: off
         positive = (
             "epochs", "accumulate", "progressive", "lr", "clip_norm", "max_nonfinite",
-            "eval_every", "eval_from", "log_every",
+            "eval_every", "eval_from", "log_every", "unfreeze_lr_factor",
         )
         at_least_0 = (
             "warmup_lr", "min_lr", "warmup_epochs", "cooldown_epochs", "weight_decay", "gamma",
-            "box_loss_weight", "save_minutes", "save_every", "keep", "patience",
+            "box_loss_weight", "save_minutes", "save_every", "keep", "patience", "freeze_epochs",
         )
         # fmt: on
         _require(self, positive, lambda v: 0 < v < math.inf, "finite and above 0")
@@ -201,8 +243,27 @@ class TrainConfig(PostprocessConfig):
             raise UsageError("give --freeze-bn or --sync-bn: frozen batch norms share nothing")
         if self.resume == "auto" and self.output is None:
             raise UsageError("--resume auto needs --output, the folder of the run to go on with")
+        self._check_transfer()
         self._check_schedule()
         self._check_sizes()
+
+    def _check_transfer(self) -> None:
+        _require_input(self.mean, self.std)
+        if self.partial_weights and self.weights is None:
+            raise UsageError("--partial-weights is about --weights; give these too")
+        started = self.weights is not None or self.backbone_weights is not None
+        if self.freeze_epochs and not started:
+            raise UsageError(
+                "--freeze-epochs needs --weights or --backbone-weights: what is random must learn"
+            )
+        if self.freeze_epochs >= self.epochs:
+            raise UsageError(
+                f"freeze_epochs must be below the {self.epochs} epochs, got {self.freeze_epochs}; "
+                "--freeze is for the whole run"
+            )
+        if self.unfreeze_lr_factor != UNFREEZE_LR_FACTOR and not self.freeze_epochs:
+            raise UsageError("--unfreeze-lr-factor does nothing without --freeze-epochs")
+        _ = self.factors
 
     def _check_schedule(self) -> None:
         if self.min_lr > self.lr:
@@ -257,6 +318,18 @@ class TrainConfig(PostprocessConfig):
             )
 
     @property
+    def factors(self) -> tuple[tuple[str, float], ...]:
+        """The names of ``lr_factors`` and their numbers."""
+        return tuple(_factor(text) for text in self.lr_factors)
+
+    @property
+    def frozen_at_first(self) -> tuple[str, ...]:
+        """The parts that ``freeze_epochs`` is about: what the weights hold below the heads."""
+        if not self.freeze_epochs:
+            return ()
+        return ("backbone",) if self.weights is None else ("backbone", "bifpn")
+
+    @property
     def smallest_batch(self) -> int:
         """Images that batch norm needs: two where the coarsest level has one cell."""
         model = self.model_config(num_classes=1)
@@ -280,13 +353,74 @@ class TrainConfig(PostprocessConfig):
 
     def model_config(self, num_classes: int) -> ModelConfig:
         """The configuration of the model to train."""
-        changes: dict[str, Any] = {"num_classes": num_classes, "padding": self.padding}
+        changes: dict[str, Any] = {"num_classes": num_classes, "padding": self.padding or "same"}
         if self.image_size is not None:
             changes["image_size"] = size_pair(self.image_size)
-        for name in ("fusion", "survival_prob"):
+        for name in _MODEL_FIELDS:
             if getattr(self, name) is not None:
                 changes[name] = getattr(self, name)
-        return model_config(self.model, **changes)
+        return model_config(self.model or DEFAULT_MODEL, **changes)
+
+    def settled(self, like: ModelConfig | ClassifierConfig | None) -> "TrainConfig":
+        """With all of :data:`SETTLED` that was left open as the model of the weights has it.
+
+        Args:
+            like: the detector or the classifier to start from; None for random weights.
+        """
+        model = self.model or _model_like(like)
+        if like is None:
+            return dataclasses.replace(self, model=model, padding=self.padding or "same")
+        changes: dict[str, Any] = {"model": model, "padding": self.padding or like.padding}
+        own = dataclasses.replace(MODELS[model], padding=changes["padding"])
+        wanted: dict[str, Any] = {"mean": like.mean, "std": like.std}
+        eps = like.backbone_eps if isinstance(like, ModelConfig) else like.bn_eps
+        if isinstance(like, ModelConfig):
+            wanted |= {"fusion": like.fusion, "backbone_padding": like.backbone_padding}
+            if self.model is None:
+                wanted["image_size"] = like.image_size
+        for name, value in wanted.items():
+            if getattr(self, name) is None and value != getattr(own, name):
+                changes[name] = value
+        usual = dataclasses.replace(own, backbone_padding=changes.get("backbone_padding"))
+        if self.backbone_bn_eps is None and eps != usual.backbone_eps:
+            changes["backbone_bn_eps"] = eps
+        return dataclasses.replace(self, **changes)
+
+
+_MODEL_FIELDS = (
+    "backbone_padding", "fusion", "survival_prob", "backbone_bn_eps", "mean", "std",
+)  # fmt: skip
+"""Settings that change the field of the model with their name where they are given."""
+
+SETTLED = (
+    "model", "padding", "backbone_padding", "fusion", "backbone_bn_eps", "mean", "std",
+    "image_size",
+)  # fmt: skip
+"""Settings that come from the weights where they are not given."""
+
+
+def _factor(text: str) -> tuple[str, float]:
+    """``backbone`` and 0.1 of ``backbone=0.1``."""
+    name, _, number = text.partition("=")
+    try:
+        factor = float(number)
+    except ValueError:
+        factor = math.nan
+    if not name or not 0 < factor < math.inf:
+        raise UsageError(
+            f"lr_factors must be a name, = and a number above 0, as backbone=0.1, got {text!r}; "
+            "what shall not learn goes to --freeze"
+        )
+    return name, factor
+
+
+def _model_like(like: ModelConfig | ClassifierConfig | None) -> str:
+    """The model to train where no option names one."""
+    if isinstance(like, ModelConfig):
+        return like.name
+    if like is None:
+        return DEFAULT_MODEL
+    return next(m.name for m in MODELS.values() if m.backbone == like.backbone)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,7 +431,7 @@ class ValidateConfig(PostprocessConfig):
     split: str = option("val", help="split to validate on: instances_{split}*.json")
     annotations: str | None = option(None, help="COCO JSON file instead of --split's")
     images: str | None = option(None, help="folder of the images")
-    weights: str | None = option(None, help="checkpoint to validate")
+    weights: str | None = option(None, help="weights to validate: a file, or a public name")
     predictions: str | None = option(None, help="COCO results file to score instead of a model")
     use_ema: bool = option(True, help="validate the averaged weights where the file has them")
     image_size: tuple[int, ...] | None = option(None, help="input pixels: side, or height width")
@@ -330,7 +464,7 @@ class PredictConfig(PostprocessConfig):
     """Settings of ``effdet predict``: fewer and surer boxes than validation wants."""
 
     source: tuple[str, ...] = option(help="images, folders or globs", positional=True)
-    weights: str = option(help="checkpoint of the detector")
+    weights: str = option(help="weights of the detector: a file, or a public name")
     output: str = option(help="folder to create for pictures and predictions.json")
     classes: tuple[str, ...] = option((), help="names of the only classes to find (default: all)")
     use_ema: bool = option(True, help="use the averaged weights where the file has them")
@@ -348,11 +482,82 @@ class PredictConfig(PostprocessConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """Settings of ``effdet convert``."""
+
+    source: str = option(
+        help="weights of any known kind, or the name of a public release", positional=True
+    )
+    output: str = option(help="file to write, .safetensors or .pt", positional=True)
+    model: str | None = option(None, help="which of models whose tensors are alike (D6, D7)")
+    padding: Padding | None = option(None, help="likewise: as TensorFlow (same) or as PyTorch")
+    classes: tuple[str, ...] = option((), help="names of the class outputs, in their order")
+    mean: tuple[float, float, float] | None = option(
+        None, help="subtracted from RGB values in 0-255, where it is not the usual (AdvProp: 127.5)"
+    )
+    std: tuple[float, float, float] | None = option(
+        None, help="divides them after that (AdvProp: 127.5)"
+    )
+    licence: str = option("", help="licence of the weights, such as Apache-2.0")
+    use_ema: bool = option(True, help="take the averaged weights where the file has them")
+
+    def __post_init__(self) -> None:
+        _require_input(self.mean, self.std)
+        faults = [name for name in self.classes if not name.strip()]
+        faults += [name for name in self.classes if self.classes.count(name) > 1]
+        if faults:
+            raise UsageError(f"classes must be names that differ, got {faults[0]!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AverageConfig:
+    """Settings of ``effdet average``."""
+
+    checkpoint: tuple[str, ...] = option(help="checkpoints of one model", positional=True)
+    output: str = option(help="checkpoint to write")
+    best: int = option(0, help="only the so many with the highest AP, 0: all")
+    use_ema: bool = option(True, help="use the averaged weights where a file has them")
+
+    def __post_init__(self) -> None:
+        _require(self, ("best",), lambda v: v == 0 or v >= 2, "2 or more, or 0 for all")
+
+
+@dataclass(frozen=True, kw_only=True)
 class InfoConfig:
     """Settings of ``effdet info``."""
 
+    files: tuple[str, ...] = option(
+        (), help="weights to look at (default: list the models)", positional=True
+    )
     json: bool = option(False, help="print JSON for programs")
     build: bool = option(False, help="print which kernels are compiled, and for what")
+
+    def __post_init__(self) -> None:
+        if self.files and self.build:
+            raise UsageError("give FILES or --build, not both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadConfig:
+    """Settings of ``effdet download``."""
+
+    names: tuple[str, ...] = option((), help="public releases to fetch", positional=True)
+    list: bool = option(False, help="list the public releases")
+
+    def __post_init__(self) -> None:
+        if not self.names and not self.list:
+            raise UsageError("give NAMES of public releases, or --list to see them")
+
+
+def _require_input(
+    mean: tuple[float, float, float] | None, std: tuple[float, float, float] | None
+) -> None:
+    for value in std or ():
+        if not 0 < value < math.inf:
+            raise UsageError(f"std must be above 0, got {value:g}")
+    for value in mean or ():
+        if not math.isfinite(value):
+            raise UsageError(f"mean must be finite, got {value:g}")
 
 
 def _require_amp(amp: bool, dtype: AmpDtype | None) -> None:

@@ -316,6 +316,13 @@ def test_a_lock_is_free_again_after_its_block(tmp_path: Path) -> None:
                 pass
 
 
+def test_locks_of_other_names_do_not_meet(tmp_path: Path) -> None:
+    with FolderLock(tmp_path, patience=0), FolderLock(tmp_path, patience=0, name=".a") as lock:
+        assert lock.held
+        with pytest.raises(UsageError), FolderLock(tmp_path, patience=0, name=".a"):
+            pass
+
+
 def test_a_file_system_without_locks_stops_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

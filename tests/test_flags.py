@@ -14,7 +14,7 @@ from effdet.settings import PredictConfig, TrainConfig, ValidateConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    files: tuple[str, ...] = option((), help="input", positional=True)
+    files: tuple[str, ...] = option(help="input", positional=True)
     weights: str = option(help="a checkpoint")
     lr: float = option(0.1, help="learning rate, 100 % at most")
     steps: int = option(5, help="steps")
@@ -84,6 +84,17 @@ def test_a_wrong_word_is_named_with_what_to_do(argv: list[str], message: str) ->
 def test_a_missing_positional_is_named() -> None:
     with pytest.raises(UsageError, match=r"FILES is needed|required: FILES"):
         flags.parse(Settings, ["--weights", "w"], program="prog", description="")
+
+
+def test_a_positional_with_a_default_may_be_left_out() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Names:
+        names: tuple[str, ...] = option((), help="names", positional=True)
+
+    parsed = [
+        flags.parse(Names, argv, program="prog", description="") for argv in ([], ["a"], ["a", "b"])
+    ]
+    assert [names.names for names in parsed] == [(), ("a",), ("a", "b")]
 
 
 def test_help_shows_every_option_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:

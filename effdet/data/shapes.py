@@ -8,7 +8,6 @@ learns them from random weights in minutes on a CPU.
 
 import json
 import math
-import os
 import shutil
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from effdet.cache import ADVICE, cache_folder
 from effdet.errors import DataError
 
 NAME = "shapes"
@@ -88,7 +88,7 @@ def ensure_shapes(root: str | Path | None = None) -> Path:
     Raises:
         DataError: where the folder cannot be written.
     """
-    folder = (Path(root) if root is not None else _cache_folder()) / f"{NAME}-v{VERSION}"
+    folder = (Path(root) if root is not None else cache_folder()) / f"{NAME}-v{VERSION}"
     if folder.is_dir():
         return folder
     try:
@@ -96,8 +96,7 @@ def ensure_shapes(root: str | Path | None = None) -> Path:
         _write_and_rename(folder)
     except OSError as error:
         raise DataError(
-            f"{folder}: cannot write the built-in data set: {error.strerror}; set EFFDET_CACHE to "
-            "a folder that can be written"
+            f"{folder}: cannot write the built-in data set: {error.strerror}; {ADVICE}"
         ) from error
     return folder
 
@@ -122,13 +121,6 @@ def draw(split: str, index: int) -> Drawing:
     canvas += generator.normal(0, 5, canvas.shape)
     pixels = canvas.round().clip(0, 255).astype(np.uint8)
     return Drawing(pixels=pixels, visible=visible, categories=tuple(categories))
-
-
-def _cache_folder() -> Path:
-    if os.environ.get("EFFDET_CACHE"):
-        return Path(os.environ["EFFDET_CACHE"])
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "effdet"
 
 
 def _write_and_rename(folder: Path) -> None:

@@ -4,9 +4,9 @@
 import torch
 from torch import Tensor, nn
 
-from effdet.config import ModelConfig
+from effdet.config import BACKBONES, ModelConfig
 from effdet.models.bifpn import BiFPN
-from effdet.models.efficientnet import build_backbone
+from effdet.models.efficientnet import EfficientNet
 from effdet.models.heads import box_head, class_head
 
 
@@ -20,11 +20,12 @@ class EfficientDet(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(
-            config.backbone,
+        self.backbone = EfficientNet(
+            BACKBONES[config.backbone],
             tuple(range(config.min_level, 6)),
-            padding=config.padding,
+            padding=config.backbone_padding or config.padding,
             survival_prob=config.survival_prob,
+            bn_eps=config.backbone_eps,
         )
         self.bifpn = BiFPN(self.backbone.out_channels, config)
         self.class_head = class_head(config)

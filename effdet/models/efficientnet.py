@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from effdet.config import BACKBONES, BackboneConfig, Padding
+from effdet.config import BACKBONES, BN_EPS, BackboneConfig, ClassifierConfig, Padding
 from effdet.models.layers import (
-    SYMMETRIC_BACKBONE_BN_EPS,
     activation,
     batch_norm,
     conv2d,
@@ -141,6 +140,7 @@ class EfficientNet(nn.Module):
         levels: levels to return, 1 (stride 2) to 5 (stride 32).
         padding: ``same`` or ``symmetric``.
         survival_prob: chance that the last block's residual is kept; earlier ones are kept more.
+        bn_eps: what batch norms add to a variance.
     """
 
     def __init__(
@@ -150,6 +150,7 @@ class EfficientNet(nn.Module):
         *,
         padding: Padding = "same",
         survival_prob: float = 0.8,
+        bn_eps: float = BN_EPS,
     ) -> None:
         super().__init__()
         stages = scaled_stages(config)
@@ -181,10 +182,7 @@ class EfficientNet(nn.Module):
         self.out_channels = [ends[level - 1][1] for level in levels]
         for conv in convolutions(self):
             init_normal_fan_out(conv)
-        if padding == "symmetric":
-            for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eps = SYMMETRIC_BACKBONE_BN_EPS
+        _set_eps(self, bn_eps)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """``[B, 3, H, W]`` normalised images to ``[B, C, H/2^l, W/2^l]`` for each level ``l``."""
@@ -200,34 +198,36 @@ class EfficientNetClassifier(nn.Module):
     """An EfficientNet with its ImageNet head: where backbone weights come from and are checked.
 
     Args:
-        name: a row of :data:`effdet.config.BACKBONES`.
-        num_classes: outputs.
-        padding: ``same`` or ``symmetric``.
+        config: which one; without ``num_classes`` it ends with the last block's features.
     """
 
-    def __init__(self, name: str, num_classes: int = 1000, *, padding: Padding = "same") -> None:
+    def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
-        config = BACKBONES[name]
-        self.backbone = EfficientNet(config, (5,), padding=padding)
-        head = HEAD_CHANNELS if config.lite else scaled_channels(HEAD_CHANNELS, config.width)
-        self.head = ConvNormAct(
-            conv2d(self.backbone.out_channels[0], head, 1), activation(config.lite)
-        )
-        self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(head, num_classes)
-        init_normal_fan_out(self.head.conv)
-        limit = num_classes**-0.5
-        nn.init.uniform_(self.classifier.weight, -limit, limit)
-        nn.init.zeros_(self.classifier.bias)
+        scaling = BACKBONES[config.backbone]
+        self.backbone = EfficientNet(scaling, (5,), padding=config.padding)
+        if config.num_classes is not None:
+            head = HEAD_CHANNELS if scaling.lite else scaled_channels(HEAD_CHANNELS, scaling.width)
+            self.head = ConvNormAct(
+                conv2d(self.backbone.out_channels[0], head, 1), activation(scaling.lite)
+            )
+            self.dropout = nn.Dropout(scaling.dropout)
+            self.classifier = nn.Linear(head, config.num_classes)
+            init_normal_fan_out(self.head.conv)
+            limit = config.num_classes**-0.5
+            nn.init.uniform_(self.classifier.weight, -limit, limit)
+            nn.init.zeros_(self.classifier.bias)
+        _set_eps(self, config.bn_eps)
+        self.has_head = config.num_classes is not None
 
     def forward(self, images: Tensor) -> Tensor:
-        """``[B, 3, H, W]`` normalised images to ``[B, num_classes]`` logits."""
-        features: Tensor = self.head(self.backbone(images)[0])
-        return self.classifier(self.dropout(features.mean((2, 3))))
+        """``[B, 3, H, W]`` normalised images to ``[B, num_classes]`` logits, or to features."""
+        features: Tensor = self.backbone(images)[0]
+        if not self.has_head:
+            return features
+        return self.classifier(self.dropout(self.head(features).mean((2, 3))))
 
 
-def build_backbone(
-    name: str, levels: tuple[int, ...], *, padding: Padding, survival_prob: float
-) -> EfficientNet:
-    """The feature extractor called ``name`` (a row of :data:`effdet.config.BACKBONES`)."""
-    return EfficientNet(BACKBONES[name], levels, padding=padding, survival_prob=survival_prob)
+def _set_eps(module: nn.Module, eps: float) -> None:
+    for child in module.modules():
+        if isinstance(child, nn.BatchNorm2d):
+            child.eps = eps

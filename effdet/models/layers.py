@@ -5,13 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effdet.config import Padding
+from effdet.config import BN_EPS, Padding
 
-BN_EPS = 1e-3
 BN_MOMENTUM = 0.01
 """PyTorch's momentum for TensorFlow's 0.99."""
-SYMMETRIC_BACKBONE_BN_EPS = 1e-5
-"""What backbones with symmetric padding were trained with."""
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -131,7 +128,8 @@ class Resample(nn.Module):
 def init_normal_fan_out(conv: nn.Conv2d) -> None:
     """He-style normal weights by output fan, zero bias: EfficientNet's initialisation."""
     fan_out = conv.kernel_size[0] * conv.kernel_size[1] * conv.out_channels // conv.groups
-    nn.init.normal_(conv.weight, std=(2.0 / fan_out) ** 0.5)
+    if not conv.weight.is_meta:  # there it does nothing but load PyTorch's compiler, for seconds
+        nn.init.normal_(conv.weight, std=(2.0 / fan_out) ** 0.5)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
 

@@ -3,13 +3,13 @@
 
 A checkpoint is a dict with ``format``, ``version``, ``model_config``, ``class_map``, ``model`` and
 ``ema`` (state dicts, the latter maybe None), ``chosen`` (which of them to use), ``metrics`` and, to
-resume from, ``training``. Since version 2 the file ends with a digest of its bytes.
+resume from, ``training``; ``licence`` and ``origin`` where they are known. Since version 2 the
+file ends with a digest of its bytes.
 """
 
 import math
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,9 @@ from effdet.errors import DivergedError, WeightsError
 from effdet.files import write_atomically
 from effdet.models import EfficientDet, build_model
 from effdet.structures import ClassMap
-from effdet.weights.digest import check_digest, save_with_digest
+from effdet.weights.digest import check_digest, has_mark, save_with_digest
+from effdet.weights.formats.pickled_values import NotAllowedError, check_key
+from effdet.weights.formats.torch_file import read_contents, read_tensors
 
 FORMAT = "effdet"
 VERSION = 2
@@ -36,6 +38,7 @@ _ENTRIES = {
     "metrics": dict,
     "training": dict,
 }
+_OPTIONAL = {"licence": str, "origin": str, "summary": dict}
 _PLAIN = {type(None), bool, int, float, str, bytes}
 
 
@@ -51,6 +54,9 @@ class Checkpoint:
         chosen: which of the two to use; the average where nothing else was found to be better.
         metrics: COCO figures of these weights, empty where not measured.
         training: state to resume from, empty in files for use only.
+        licence: of the weights, empty where not known.
+        origin: where the weights came from, in words; empty for weights that were trained here.
+        summary: how they were trained, as far as known: ``epochs``, ``data`` and the like.
     """
 
     model_config: ModelConfig
@@ -60,6 +66,9 @@ class Checkpoint:
     chosen: Literal["ema", "raw"] = "ema"
     metrics: Mapping[str, Any]
     training: Mapping[str, Any]
+    licence: str = ""
+    origin: str = ""
+    summary: Mapping[str, Any] = field(default_factory=dict)
 
     def best_weights(self, use_ema: bool = True) -> Mapping[str, Tensor]:
         """The chosen weights; the raw ones where averaged are not wanted or not there."""
@@ -86,10 +95,13 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
             "chosen": "raw" if checkpoint.ema is None else checkpoint.chosen,
             "metrics": checkpoint.metrics,
             "training": checkpoint.training,
+            "licence": checkpoint.licence,
+            "origin": checkpoint.origin,
+            "summary": checkpoint.summary,
         }
     )
     tensors = dict(_tensors(values))
-    _check_finite(tensors, path)
+    check_finite(tensors, path)
     size = sum(tensor.nbytes for tensor in tensors.values())
     write_atomically(path, lambda file: save_with_digest(values, file), size=size)
 
@@ -104,7 +116,7 @@ def storable(value: Any, name: str = "") -> Any:
     """
     if isinstance(value, Mapping):
         return {
-            storable(k, f"{name}: the key {k!r}"): storable(v, _entry(name, k))
+            _storable_key(k, f"{name}: the key {k!r}"): storable(v, _entry(name, k))
             for k, v in value.items()
         }
     if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
@@ -117,7 +129,18 @@ def storable(value: Any, name: str = "") -> Any:
     if type(value) not in _PLAIN:
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         raise TypeError(f"checkpoint entry {name} is a {kind}, expected a tensor or a plain value")
+    if value == b"":  # PyTorch writes it in a way that it does not read
+        raise TypeError(f"checkpoint entry {name} is empty bytes, which could not be read again")
     return value
+
+
+def _storable_key(key: Any, name: str) -> Any:
+    key = storable(key, name)
+    try:
+        check_key(key)
+    except NotAllowedError as error:
+        raise TypeError(f"checkpoint entry {name} could not be read again") from error
+    return key
 
 
 def _entry(name: str, key: Any) -> str:
@@ -133,7 +156,12 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from _tensors(item, _entry(name, key))
 
 
-def _check_finite(tensors: Mapping[str, Tensor], path: str | Path) -> None:
+def check_finite(tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Refuse to write tensors to ``path`` that are not finite.
+
+    Raises:
+        DivergedError: naming the first.
+    """
     names = [name for name, tensor in tensors.items() if tensor.is_floating_point()]
     # One answer for each device, so that a GPU is waited for once.
     finite = [tensors[name].isfinite().all() for name in names]
@@ -145,30 +173,6 @@ def _check_finite(tensors: Mapping[str, Tensor], path: str | Path) -> None:
     raise DivergedError(
         f"{path} is not written: {name} is not finite any more; what was saved before is kept"
     )
-
-
-def read_tensors(path: str | Path) -> Any:
-    """What is in a PyTorch file, on the CPU; only tensors and plain values are allowed.
-
-    Raises:
-        WeightsError: where the file is missing, damaged or holds anything else.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # there is no end to what damaged bytes make a reader raise
-        # PyTorch's own words advise to run the file's code; only the name in them is of use.
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        if found is None:
-            raise WeightsError(f"{path}: damaged or not a PyTorch file") from error
-        raise WeightsError(
-            f"{path}: holds {found[1]}, which is neither a tensor nor a plain value; such files "
-            "can run code and are not read"
-        ) from error
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -198,12 +202,13 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     wrong = [
         n for n, kind in _ENTRIES.items() if n not in values or not isinstance(values[n], kind)
     ]
+    wrong += [n for n, kind in _OPTIONAL.items() if not isinstance(values.get(n, kind()), kind)]
     if values.get("chosen") not in ("ema", "raw"):
         wrong.append("chosen")
     if wrong:
         raise WeightsError(f"{path}: checkpoint with a missing or wrong entry ({wrong[0]})")
     try:
-        return Checkpoint(
+        checkpoint = Checkpoint(
             model_config=ModelConfig.from_dict(values["model_config"]),
             class_map=ClassMap.from_dict(values["class_map"]),
             model=values["model"],
@@ -211,9 +216,36 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             chosen="raw" if values["ema"] is None else values["chosen"],
             metrics=values["metrics"],
             training=values["training"],
+            **{name: values[name] for name in _OPTIONAL if name in values},
         )
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: checkpoint with a missing or wrong entry ({error})") from error
+    check_outputs(checkpoint.model_config, checkpoint.class_map, path)
+    return checkpoint
+
+
+def check_outputs(config: ModelConfig, class_map: ClassMap, path: str | Path) -> None:
+    """Refuse a class map that contradicts the model's head.
+
+    Raises:
+        WeightsError: with both numbers.
+    """
+    if len(class_map) != config.num_classes:
+        raise WeightsError(
+            f"{path}: names for {len(class_map)} class outputs, but the model has "
+            f"{config.num_classes}"
+        )
+
+
+def is_checkpoint(path: str | Path) -> bool:
+    """Whether the file is a checkpoint of this toolkit, damaged or not."""
+    if has_mark(Path(path)):
+        return True
+    try:
+        value = read_contents(path).value
+    except WeightsError:
+        return False
+    return isinstance(value, dict) and value.get("format") == FORMAT
 
 
 def peek_step(path: str | Path) -> float:
@@ -223,9 +255,8 @@ def peek_step(path: str | Path) -> float:
     step.
     """
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return float(values["training"].get("step", -1))
-    except Exception:  # as in read_tensors
+        return float(read_contents(path).value["training"].get("step", -1))
+    except (WeightsError, LookupError, TypeError, ValueError, AttributeError, OverflowError):
         return math.inf
 
 

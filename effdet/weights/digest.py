@@ -35,6 +35,18 @@ def save_with_digest(values: Any, file: BinaryIO) -> None:
     output.finish()
 
 
+def has_mark(path: Path) -> bool:
+    """Whether the file ends as one that :func:`save_with_digest` wrote, right or wrong."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            file.seek(max(os.fstat(file.fileno()).st_size - _DIGEST_BYTES, 0))
+            return file.read().startswith(_MARK)
+    except OSError:
+        return False
+
+
 def check_digest(path: Path) -> bool:
     """Whether the file ends with a digest, which then is right.
 
@@ -64,6 +76,22 @@ def check_digest(path: Path) -> bool:
             f"(expected sha256 {expected[:16]}..., found {digest.hexdigest()[:16]}...)"
         )
     return True
+
+
+def sha256_of(path: str | Path) -> str:
+    """The SHA-256 of the whole file, in hex.
+
+    Raises:
+        WeightsError: where it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with Path(path).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return digest.hexdigest()
 
 
 class _DigestOutput:

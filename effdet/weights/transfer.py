@@ -1,72 +1,267 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start a model from other weights, and say what was taken."""
 
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from effdet.config import ModelConfig
 from effdet.errors import WeightsError
 from effdet.models import EfficientDet
 from effdet.structures import ClassMap
-from effdet.weights import lukemelas
-from effdet.weights.checkpoint import load_checkpoint, load_state, read_tensors
+from effdet.weights.checkpoint import Checkpoint, load_state
+from effdet.weights.class_rows import match_classes, take_rows
+from effdet.weights.classifier_file import Classifier
+
+PARTS = ("backbone", "bifpn", "box_head", "class_head")
+CLASS_LAYER = ("class_head.predict.pointwise.weight", "class_head.predict.pointwise.bias")
+"""The tensors with a row for each anchor and class."""
+
+_GRAPH = (
+    "backbone", "width", "bifpn_cells", "head_repeats", "min_level", "max_level", "num_scales",
+    "aspect_ratios", "anchor_scale",
+)  # fmt: skip
+_FLAGS = {
+    "padding": "--padding",
+    "backbone_padding": "--backbone-padding",
+    "fusion": "--fusion",
+    "backbone_eps": "--backbone-bn-eps",
+    "mean": "--mean",
+    "std": "--std",
+}
+"""What differs without any tensor that shows it, and the option that sets it."""
+
+SHOWN_CLASSES = 5
 
 
-def load_backbone(model: EfficientDet, path: str | Path) -> str:
-    """Fill the backbone of ``model`` from an ImageNet classifier; one line says what was done.
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """What a model has taken from a file.
+
+    Attributes:
+        line: says it to people.
+        random: names of the tensors that hold random values still, in part or as a whole.
+    """
+
+    line: str
+    random: frozenset[str] = frozenset()
+
+
+def transfer_backbone(model: EfficientDet, classifier: Classifier, source: str | Path) -> Taken:
+    """Fill the backbone of ``model`` from an ImageNet classifier.
 
     Raises:
-        WeightsError: where the file is not a known classifier or of another size.
+        WeightsError: where the classifier has another backbone, or one that computes otherwise.
     """
-    tensors = read_tensors(path)
-    if not isinstance(tensors, dict) or lukemelas.MARK not in tensors:
+    found, wanted = classifier.config, model.config
+    if found.backbone != wanted.backbone:
         raise WeightsError(
-            f"{path}: not a classifier this toolkit knows; expected an efficientnet-pytorch or "
-            "efficientnet-lite-pytorch file (a checkpoint of this toolkit goes to --weights)"
+            f"{source}: weights of {found.backbone}, not of {wanted.backbone}, the backbone of "
+            f"{wanted.name}; give other weights or another --model"
         )
-    ours = {f"backbone.{name}": tensor for name, tensor in model.backbone.state_dict().items()}
-    foreign = lukemelas.unused_in_backbone(ours, tensors)
-    if foreign:
-        raise WeightsError(
-            f"{path}: weights of another model than {model.config.backbone}: it holds {foreign[0]}"
+    settings = [
+        f"{flag} {_plain(value)}"
+        for flag, value, have in (
+            ("--padding", found.padding, wanted.padding),
+            ("--backbone-bn-eps", found.bn_eps, wanted.backbone_eps),
+            ("--mean", found.mean, wanted.mean),
+            ("--std", found.std, wanted.std),
         )
-    # Old files have no step counters; ours are not used either.
-    state = {name: tensor for name, tensor in ours.items() if name.endswith("num_batches_tracked")}
-    state |= lukemelas.state_dict(ours, tensors)
-    state = {name.removeprefix("backbone."): tensor for name, tensor in state.items()}
-    load_state(model.backbone, state, path)
-    return f"{path}: backbone taken whole ({len(state)} tensors); BiFPN and heads are new"
+        if not _alike(value, have)
+    ]
+    if settings:
+        raise WeightsError(f"{source}: trained with {' '.join(settings)}; give that")
+    prefix = "backbone."
+    state = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in classifier.state.items()
+        if name.startswith(prefix)
+    }
+    load_state(model.backbone, state, source)
+    random = frozenset(name for name in model.state_dict() if not name.startswith(prefix))
+    program = classifier.origin.split(",")[0]
+    line = f"{source}: backbone 100 % ({program}); BiFPN and heads are new"
+    return Taken(line=line, random=random)
 
 
-def load_detector_weights(model: EfficientDet, class_map: ClassMap, path: str | Path) -> str:
-    """Fill ``model`` from a checkpoint; with other classes the last class layer stays new.
+def transfer_weights(
+    model: EfficientDet,
+    class_map: ClassMap,
+    checkpoint: Checkpoint,
+    source: str | Path,
+    *,
+    partial: bool = False,
+) -> Taken:
+    """Fill ``model`` from a detector that may know other classes.
 
-    Returns:
-        One line that says what was taken.
+    The rows of the last class layer go by class name; those of new classes stay as the model has
+    them, at the prior. All else must be there and fit.
+
+    Args:
+        model: freshly made; its weights are those that stay where the file has none.
+        class_map: the classes of ``model``.
+        checkpoint: whose best weights to take.
+        source: where it comes from, for people.
+        partial: take what fits by name and shape, whatever the file holds.
 
     Raises:
-        WeightsError: where the checkpoint is of another architecture.
+        WeightsError: where the file fits less than that.
     """
-    checkpoint = load_checkpoint(path)
-    _check_same_graph(checkpoint.model_config, model.config, path)
-    state = dict(checkpoint.best_weights())
-    if checkpoint.class_map == class_map:
-        load_state(model, state, path)
-        return f"{path}: all weights taken ({len(state)} tensors)"
-    fresh = {k: v for k, v in model.state_dict().items() if k.startswith("class_head.predict.")}
-    load_state(model, state | fresh, path)
-    return (
-        f"{path}: weights taken but for the last class layer, which is new: the file has "
-        f"{len(checkpoint.class_map)} classes, the data {len(class_map)}, and they are not the same"
+    config, found = model.config, checkpoint.model_config
+    if not partial:
+        _check_same_graph(found, config, source)
+    given, ours = checkpoint.best_weights(), model.state_dict()
+    rows = match_classes(checkpoint.class_map, class_map)
+    _check_class_layer(checkpoint, given, source)
+    if (found.width, found.anchors_per_location) != (config.width, config.anchors_per_location):
+        rows = [None] * len(class_map)
+    if not partial:
+        _check_any_class(rows, checkpoint.class_map, class_map, source)
+    state = {n: t for n, t in given.items() if n not in CLASS_LAYER}
+    if partial:
+        state = {n: t for n, t in state.items() if n in ours and _shape(t) == _shape(ours[n])}
+        if not state:
+            raise WeightsError(f"{source}: no tensor of it fits into {config.name}")
+    random = {n for n in ours if n not in state and n not in CLASS_LAYER}
+    if None in rows:
+        random |= set(CLASS_LAYER)
+    for name in CLASS_LAYER if any(row is not None for row in rows) else ():
+        state[name] = take_rows(given[name], ours[name], rows, config.anchors_per_location)
+    kept = ours if partial else {name: ours[name] for name in CLASS_LAYER}
+    load_state(model, kept | state, source)
+    parts = [_share_line(model, part, random) for part in PARTS]
+    parts[-1] += _rows_line(rows, class_map)
+    line = f"{source}: {' · '.join(parts)}"
+    if partial:
+        line += _warning(found, config, random - set(CLASS_LAYER))
+    return Taken(line=line, random=frozenset(random))
+
+
+def _share_line(model: EfficientDet, part: str, random: set[str]) -> str:
+    """``bifpn 100 %``: the part of its parameters that was taken, but for the last class layer."""
+    sizes = {
+        f"{part}.{name}": parameter.numel()
+        for name, parameter in model.get_submodule(part).named_parameters()
+    }
+    sizes = {name: size for name, size in sizes.items() if name not in CLASS_LAYER}
+    taken, total = sum(size for n, size in sizes.items() if n not in random), sum(sizes.values())
+    title = part.replace("_", " ")
+    if part == "class_head" and taken == total:
+        return title
+    # 100 and 0 are said of nothing less and nothing more than all and nothing.
+    percent = 100 if taken == total else max(100 * taken // total, int(taken > 0))
+    return f"{title} {percent} %" + (" and" if part == "class_head" else "")
+
+
+def _rows_line(rows: Sequence[int | None], class_map: ClassMap) -> str:
+    """`` 3/7 rows by name (person, car, dog), 4 new``."""
+    named = class_map.named
+    found = [class_map.name(index) for index in named if rows[index] is not None]
+    line = f" {len(found)}/{len(named)} rows by name"
+    if found:
+        line += f" ({_listed(found)})"
+    return line if len(found) == len(named) else f"{line}, {len(named) - len(found)} new"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN_CLASSES
+    return ", ".join(names[:SHOWN_CLASSES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _warning(found: ModelConfig, wanted: ModelConfig, random: set[str]) -> str:
+    """What of a partial transfer people must know."""
+    line = "; the rest is random" if random else ""
+    settings = " ".join(_settings(found, wanted))
+    return f"{line}; trained as {found.name} with {settings}" if settings else line
+
+
+def _check_class_layer(
+    checkpoint: Checkpoint, given: Mapping[str, Tensor], source: str | Path
+) -> None:
+    """Refuse a class map that contradicts the head."""
+    config, classes = checkpoint.model_config, len(checkpoint.class_map)
+    rows = config.anchors_per_location * classes
+    for name, expected in zip(CLASS_LAYER, ([rows, config.width, 1, 1], [rows]), strict=True):
+        if _shape(given.get(name)) != expected:
+            raise WeightsError(
+                f"{source}: {name} is {_shape(given.get(name)) or 'missing'}, expected {expected}: "
+                f"{config.anchors_per_location} anchors and {classes} classes as its class map"
+            )
+
+
+def _shape(value: Any) -> list[int] | None:
+    return list(value.shape) if isinstance(value, Tensor) else None
+
+
+def _check_any_class(
+    rows: Sequence[int | None], have: ClassMap, want: ClassMap, source: str | Path
+) -> None:
+    """Refuse as many classes as the data has, of which none is called the same.
+
+    They may be the same under other names, and then a head that begins anew is no good start.
+    """
+    if len(have.named) != len(want.named) or any(row is not None for row in rows):
+        return
+    theirs, ours = ([m.name(i) for i in m.named] for m in (have, want))
+    raise WeightsError(
+        f"{source}: has as many classes as the data, but none by name: {_listed(theirs)} and "
+        f"{_listed(ours)}; name the data's alike if they are the same, or give --partial-weights "
+        "for new ones"
     )
 
 
-def _check_same_graph(found: ModelConfig, wanted: ModelConfig, path: str | Path) -> None:
-    """Refuse weights whose graph differs; image size and classes may."""
-    for field in ("name", "padding", "fusion"):
-        have, want = getattr(found, field), getattr(wanted, field)
-        if have != want:
-            flag = "--model" if field == "name" else f"--{field}"
-            raise WeightsError(
-                f"{path}: holds a model with {field} {have}, not {want}; give {flag} {have} or "
-                "other weights"
-            )
+def _check_same_graph(found: ModelConfig, wanted: ModelConfig, source: str | Path) -> None:
+    """Refuse weights whose graph, anchors or input differ; image size and classes may."""
+    differing = [n for n in _GRAPH if not _alike(getattr(found, n), getattr(wanted, n))]
+    if differing:
+        have, want = (
+            ", ".join(f"{n} {_plain(getattr(config, n))}" for n in differing)
+            for config in (found, wanted)
+        )
+        advice = "other weights" if found.name == wanted.name else f"--model {found.name}"
+        raise WeightsError(
+            f"{source}: holds a model {found.name} with {have}, not {wanted.name} with {want}; "
+            f"give {advice}, or --partial-weights to take what fits by name and shape"
+        )
+    settings = _settings(found, wanted)
+    if settings:
+        raise WeightsError(
+            f"{source}: trained with {' '.join(settings)}; give that, other weights, or "
+            "--partial-weights to take them nevertheless"
+        )
+
+
+def _settings(found: ModelConfig, wanted: ModelConfig) -> list[str]:
+    """The options that would make ``wanted`` compute as ``found``; empty where it does."""
+    options = []
+    for name, flag in _FLAGS.items():
+        value = _setting(found, name)
+        if not _alike(value, _setting(wanted, name)):
+            options.append(f"{flag} {_plain(value)}")
+            if name.endswith("padding"):  # what follows is by default as the padding has it
+                wanted = dataclasses.replace(wanted, **{name: value})
+    return options
+
+
+def _setting(config: ModelConfig, name: str) -> Any:
+    if name == "backbone_padding":
+        return config.backbone_padding or config.padding
+    return getattr(config, name)
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Equal, numbers but for the rounding of another program."""
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(map(_alike, a, b))
+    return math.isclose(a, b, rel_tol=1e-6) if isinstance(a, float) else bool(a == b)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(_plain, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

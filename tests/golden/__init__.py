@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the reference implementation gave, and the deterministic weights and inputs behind it."""
+"""What the reference implementation gave, and the deterministic weights and inputs behind it.
+
+``*.index`` are index files of checkpoints that google/automl published (Apache-2.0).
+"""
 
 import zlib
 from pathlib import Path
@@ -13,13 +16,15 @@ FOLDER = Path(__file__).parent
 
 def uniform(count: int, seed: int) -> np.ndarray:
     """``count`` float64 values in [0, 1) from an integer hash of (index, seed)."""
-    x = (np.arange(count, dtype=np.uint64) * 2654435761 + seed) & 0xFFFFFFFF
-    x ^= x >> np.uint64(16)
-    x = (x * 2246822519) & 0xFFFFFFFF
-    x ^= x >> np.uint64(13)
-    x = (x * 3266489917) & 0xFFFFFFFF
-    x ^= x >> np.uint64(16)
-    return x.astype(np.float64) / 2**32
+    x = np.arange(count, dtype=np.uint32)
+    x *= np.uint32(2654435761)
+    x += np.uint32(seed)
+    x ^= x >> np.uint32(16)
+    x *= np.uint32(2246822519)
+    x ^= x >> np.uint32(13)
+    x *= np.uint32(3266489917)
+    x ^= x >> np.uint32(16)
+    return x / 2**32
 
 
 def variable(name: str, shape: tuple[int, ...]) -> Tensor:
@@ -66,3 +71,23 @@ def lines(prefix: str) -> list[str]:
     text = (FOLDER / "golden.txt").read_text().replace("\n [", " [")
     found = [line.removeprefix("GOLD ") for line in text.splitlines()]
     return [line.removeprefix(prefix).strip() for line in found if line.startswith(prefix)]
+
+
+def listing(name: str) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of another program's model, such as ``timm/efficientnet_b0``.
+
+    A line ``NAME.*`` with a number of channels stands for the five tensors of a batch norm. Listed
+    by running timm 1.0.31, torchvision 0.29.1, effdet 0.4.1 (rwightman), efficientnet-pytorch 0.7.1
+    and efficientnet-lite-pytorch 0.1.0; zylo117's and NVIDIA's follow from their source.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for line in (FOLDER / f"{name}.tsv").read_text().splitlines():
+        key, shape = line.split("\t")
+        sizes = tuple(map(int, shape.split("x")))
+        if key.endswith(".*"):
+            norm = ("weight", "bias", "running_mean", "running_var")
+            found |= {f"{key[:-1]}{leaf}": sizes for leaf in norm}
+            found[f"{key[:-1]}num_batches_tracked"] = ()
+        else:
+            found[key] = sizes
+    return found

@@ -10,6 +10,8 @@ import ast
 import copy
 import functools
 import re
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,9 +22,12 @@ from effdet.anchors import feature_sizes, num_anchors
 from effdet.config import MODELS, Fusion, ModelConfig, Padding, model_config
 from effdet.models import EfficientDet, build_model, multiply_adds, trainable_parameters
 from effdet.models.layers import convolutions
-from effdet.weights import automl
+from effdet.weights import translate
+from effdet.weights.formats.tensorflow import open_tensorflow
+from effdet.weights.sources.automl import DETECTOR
 from tests import golden
 from tests.outputs import flat_outputs
+from tests.weights.tf_writer import write_checkpoint, write_with_raw
 
 # Trainable parameters: all, with batch-norm statistics, backbone, P6, BiFPN cells, class, box.
 PARAMETERS = {
@@ -77,9 +82,8 @@ def tiny(**changes: object) -> EfficientDet:
 def lively(name: str = "lite0") -> EfficientDet:
     """A model for 64 x 96 pixels whose outputs vary, unlike those of fresh weights."""
     model = build_model(model_config(f"efficientdet_{name}", image_size=(64, 96)))
-    arrays = golden.variables(f"efficientdet-{name}")
-    state = automl.state_dict(model.config, model.state_dict(), arrays)
-    model.load_state_dict(state, strict=False)
+    tensors = translate.in_memory(golden.variables(f"efficientdet-{name}"))
+    model.load_state_dict(translate.state_dict(DETECTOR, MODELS[f"efficientdet_{name}"], tensors))
     return model.eval()
 
 
@@ -140,11 +144,17 @@ def test_heads_share_convolutions_over_levels_but_not_norms() -> None:
 
 @functools.cache
 def reference_run(name: str) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Backbone features and outputs with the reference run's weights and input."""
-    size = GOLDEN_SIZES[name]
-    model = build_model(model_config(f"efficientdet_{name}", image_size=size)).eval()
-    arrays = golden.variables(f"efficientdet-{name}")
-    model.load_state_dict(automl.state_dict(model.config, model.state_dict(), arrays), strict=False)
+    """Backbone features and outputs with the reference run's weights and input.
+
+    The weights come out of a TensorFlow checkpoint as their averages, but for the largest.
+    """
+    size, model_name = GOLDEN_SIZES[name], f"efficientdet_{name}"
+    model = build_model(model_config(model_name, image_size=size)).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        values = golden.variables(f"efficientdet-{name}")
+        write = write_checkpoint if name == "d7x" else write_with_raw
+        stored = open_tensorflow(write(Path(folder) / "model", values)).best()
+        model.load_state_dict(translate.state_dict(DETECTOR, MODELS[model_name], stored))
     with torch.no_grad():
         features = model.backbone(golden.image(*size))
         logits, deltas = flat_outputs(model, golden.image(*size))

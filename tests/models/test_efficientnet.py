@@ -1,17 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 import ast
 import re
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
-from effdet.config import BACKBONES
-from effdet.models import EfficientNet, EfficientNetClassifier, multiply_adds, trainable_parameters
+from effdet.config import BACKBONES, ClassifierConfig, model_config
+from effdet.models import (
+    EfficientDet,
+    EfficientNet,
+    EfficientNetClassifier,
+    multiply_adds,
+    trainable_parameters,
+)
 from effdet.models.efficientnet import MBConv, scaled_channels, scaled_stages
-from effdet.weights import automl
+from effdet.models.layers import StridedConv2dSame
+from effdet.weights import translate
+from effdet.weights.formats.tensorflow import open_tensorflow
+from effdet.weights.sources.automl import CLASSIFIER
 from tests import golden
+from tests.weights.tf_writer import write_with_raw
 
 PARAMETERS = {
     "b0": 5288548, "b1": 7794184, "b2": 9109994, "b3": 12233232, "b4": 19341616, "b5": 30389784,
@@ -29,7 +40,7 @@ BLOCKS = {"b0": 16, "b1": 23, "b2": 23, "b3": 26, "b4": 32, "b5": 39, "b6": 45, 
 
 def classifier(name: str) -> EfficientNetClassifier:
     with torch.device("meta"):
-        return EfficientNetClassifier(f"efficientnet_{name}").eval()
+        return EfficientNetClassifier(ClassifierConfig(backbone=f"efficientnet_{name}")).eval()
 
 
 @pytest.mark.parametrize(("name", "count"), PARAMETERS.items())
@@ -111,20 +122,19 @@ def test_any_pyramid_level_can_be_asked_for() -> None:
 
 
 @pytest.fixture(scope="module")
-def reference_b0() -> EfficientNetClassifier:
-    """B0 with the weights of the reference run."""
-    model = EfficientNetClassifier("efficientnet_b0").eval()
-    dense = {"kernel": (1280, 1000), "bias": (1000,)}
-    arrays = golden.variables("efficientnet-b0")
-    for leaf, shape in dense.items():
-        name = f"efficientnet-b0/head/dense/{leaf}"
-        arrays[name] = golden.variable(name, shape)
-    state = model.state_dict()
-    for name in state:
-        if not name.endswith("num_batches_tracked"):
-            variable = automl.classifier_variable("efficientnet_b0", name)
-            state[name] = automl.to_ours(name, [arrays[variable]])
-    model.load_state_dict(state)
+def reference_b0(tmp_path_factory: pytest.TempPathFactory) -> EfficientNetClassifier:
+    """B0 with the averages of a TensorFlow checkpoint that has the reference run's weights."""
+    values = {
+        name: golden.variable(name, shape)
+        for listed, shape in golden.shapes("efficientnet-b0").items()
+        for name in [listed.replace("head_1", "head")]
+    }
+    file = open_tensorflow(write_with_raw(tmp_path_factory.mktemp("b0") / "model", values))
+    shapes = {name: stored.shape for name, stored in file.tensors.items()}
+    (config,) = translate.identify(CLASSIFIER, shapes)
+    assert config == ClassifierConfig(backbone="efficientnet_b0")
+    model = EfficientNetClassifier(config).eval()
+    model.load_state_dict(translate.state_dict(CLASSIFIER, config, file.best()))
     return model
 
 
@@ -156,7 +166,7 @@ def test_b0_has_the_references_features(reference_b0: EfficientNetClassifier) ->
 
 def test_fresh_weights_have_the_papers_spread() -> None:
     torch.manual_seed(0)
-    model = EfficientNetClassifier("efficientnet_b0")
+    model = EfficientNetClassifier(ClassifierConfig(backbone="efficientnet_b0"))
     project = model.backbone.blocks[-1].project.conv  # 1152 -> 320
     assert project.weight.std().item() == pytest.approx((2 / 320) ** 0.5, rel=0.01)
     depthwise = model.backbone.blocks[-1].depthwise.conv  # 3 x 3, fan-out 9
@@ -169,13 +179,31 @@ def test_fresh_weights_have_the_papers_spread() -> None:
     assert not model.classifier.bias.any()
 
 
-def test_symmetric_backbones_have_their_own_epsilon() -> None:
+@pytest.mark.parametrize(
+    ("changes", "eps"),
+    [
+        ({}, 1e-3),
+        ({"padding": "symmetric"}, 1e-5),
+        ({"padding": "symmetric", "backbone_bn_eps": 1e-3}, 1e-3),
+        ({"backbone_padding": "symmetric"}, 1e-5),
+    ],
+)
+def test_the_epsilon_of_a_backbone_follows_its_padding_or_is_given(
+    changes: dict[str, Any], eps: float
+) -> None:
     with torch.device("meta"):
-        for padding, eps in (("same", 1e-3), ("symmetric", 1e-5)):
-            backbone = EfficientNet(
-                BACKBONES["efficientnet_b0"],
-                padding=padding,  # type: ignore[arg-type]
-            )
-            norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
-            assert {norm.eps for norm in norms} == {eps}
-            assert {norm.momentum for norm in norms} == {0.01}
+        model = EfficientDet(model_config("efficientdet_d0", **changes))
+    norms = [m for m in model.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert {norm.eps for norm in norms} == {eps}
+    assert {norm.momentum for norm in norms} == {0.01}
+    others = [m for m in model.box_head.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert {norm.eps for norm in others} == {1e-3}
+
+
+def test_a_backbone_may_pad_otherwise_than_the_rest() -> None:
+    config = model_config("efficientdet_d0", backbone_padding="symmetric")
+    with torch.device("meta"):
+        model = EfficientDet(config)
+    assert not any(isinstance(m, StridedConv2dSame) for m in model.modules())
+    assert model.bifpn.extra_levels[0].padding == "same"
+    assert model.bifpn.extra_levels[0].conv.bias is not None

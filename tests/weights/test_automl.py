@@ -1,44 +1,74 @@
 # SPDX-License-Identifier: Apache-2.0
-import functools
 from collections import Counter
 
 import pytest
 import torch
 
-from effdet.config import MODELS
-from effdet.models import EfficientDet, EfficientNetClassifier
-from effdet.weights import automl
+from effdet.config import MODELS, ClassifierConfig
+from effdet.weights import translate
+from effdet.weights.sources.automl import CLASSIFIER, CLASSIFIER_BUILT_TWICE, DETECTOR
 from tests import golden
 
-
-@functools.cache
-def ours(name: str) -> dict[str, torch.Tensor]:
-    """Our tensors of a model, without values and counters."""
-    with torch.device("meta"):
-        state = EfficientDet(MODELS[name]).state_dict()
-    return {n: t for n, t in state.items() if not n.endswith("num_batches_tracked")}
+D0 = MODELS["efficientdet_d0"]
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_variable_of_the_reference_is_used_exactly_once(name: str) -> None:
     shapes = golden.shapes(name.replace("_", "-"))
-    used = Counter(v for tensor in ours(name) for v in automl.variables(MODELS[name], tensor))
+    config = MODELS[name]
+    used = Counter(v for ours in translate.our_shapes(config) for v in DETECTOR.names(config, ours))
     assert set(used) == set(shapes)
     assert set(used.values()) == {1}
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_variable_fits_its_tensor(name: str) -> None:
+def test_every_model_is_identified_by_its_variables(name: str) -> None:
+    """D6 and D7 differ in nothing but image and anchors."""
     shapes = golden.shapes(name.replace("_", "-"))
-    arrays = {variable: torch.empty(shape, device="meta") for variable, shape in shapes.items()}
-    tensors = ours(name)
-    state = automl.state_dict(MODELS[name], tensors, arrays)
-    assert {n: t.shape for n, t in state.items()} == {n: t.shape for n, t in tensors.items()}
+    assert DETECTOR.recognises(shapes)
+    found = [config.name for config in translate.identify(DETECTOR, shapes)]
+    twins = ["efficientdet_d6", "efficientdet_d7"]
+    assert found == (twins if name in twins else [name])
+
+
+def test_other_classes_are_counted() -> None:
+    shapes = golden.shapes("efficientdet-d0")
+    shapes["class_net/class-predict/bias"] = (9 * 7,)
+    shapes["class_net/class-predict/pointwise_kernel"] = (1, 1, 64, 9 * 7)
+    (config,) = translate.identify(DETECTOR, shapes)
+    assert config.num_classes == 7
+    shapes["class_net/class-predict/bias"] = (9 * 7 + 1,)
+    assert translate.identify(DETECTOR, shapes) == []
 
 
 def test_a_missing_variable_is_named() -> None:
-    with pytest.raises(KeyError, match="class-predict/bias"):
-        automl.state_dict(MODELS["efficientdet_d0"], ["class_head.predict.pointwise.bias"], {})
+    tensors = translate.in_memory({"efficientnet-b0/stem/conv2d/kernel": torch.zeros(3, 3, 3, 32)})
+    with pytest.raises(KeyError, match="stem/tpu_batch_normalization/gamma"):
+        translate.state_dict(DETECTOR, D0, tensors)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "global_step",
+        "class_net/class-0/bias/Momentum",
+        "class_net/class-0/bias/RMSProp",
+        "class_net/class-0/bias/RMSProp_1",
+        "class_net/class-0/bias/Adam_1",
+        "beta1_power",
+        "training/beta2_power",
+    ],
+)
+def test_what_optimizers_keep_is_no_weight(name: str) -> None:
+    shapes = {**golden.shapes("efficientdet-d0"), name: ()}
+    assert translate.faults(DETECTOR, D0, shapes) == []
+    assert CLASSIFIER.is_extra(ClassifierConfig(backbone="efficientnet_b0"), name)
+
+
+@pytest.mark.parametrize("name", ["class_net/class-9/bias", "Momentum/kernel", "my_global_step"])
+def test_anything_else_is_unknown(name: str) -> None:
+    shapes = {**golden.shapes("efficientdet-d0"), name: ()}
+    assert translate.faults(DETECTOR, D0, shapes) == [f"{name} is unknown"]
 
 
 @pytest.mark.parametrize(
@@ -75,42 +105,80 @@ def test_a_missing_variable_is_named() -> None:
     ],
 )
 def test_names_are_the_references(tensor: str, variables: list[str]) -> None:
-    assert automl.variables(MODELS["efficientdet_d0"], tensor) == variables
+    assert DETECTOR.names(D0, tensor) == variables
 
 
-def test_the_classifiers_head_has_its_variables_too() -> None:
-    with torch.device("meta"):
-        names = EfficientNetClassifier("efficientnet_b0").state_dict()
-    used = {
-        automl.classifier_variable("efficientnet_b0", name)
-        for name in names
-        if not name.endswith("num_batches_tracked")
-    }
+def test_counters_have_no_variable() -> None:
+    assert DETECTOR.names(D0, "backbone.stem.bn.num_batches_tracked") == []
+
+
+def test_a_classifier_is_identified_with_its_outputs() -> None:
+    shapes = golden.shapes("efficientnet-b0")
     # The graph that was listed had been built twice, which renames its last layer.
-    assert used == {name.replace("head_1", "head") for name in golden.shapes("efficientnet-b0")}
+    once = {name.replace("head_1", "head"): shape for name, shape in shapes.items()}
+    headless = {name: shape for name, shape in shapes.items() if "/head" not in name}
+    for source, these, other, classes in (
+        (CLASSIFIER_BUILT_TWICE, shapes, CLASSIFIER, 1000),
+        (CLASSIFIER, once, CLASSIFIER_BUILT_TWICE, 1000),
+        (CLASSIFIER, headless, CLASSIFIER_BUILT_TWICE, None),
+    ):
+        assert source.recognises(these)
+        assert not other.recognises(these)
+        assert not DETECTOR.recognises(these)
+        (config,) = translate.identify(source, these)
+        assert config == ClassifierConfig(backbone="efficientnet_b0", num_classes=classes)
+    assert not CLASSIFIER.recognises(golden.shapes("efficientdet-d0"))
+
+
+def test_lite_classifiers_have_their_own_normalisation() -> None:
+    shapes = {
+        "efficientnet-lite0/stem/conv2d/kernel": (3, 3, 3, 32),
+        "efficientnet-lite0/head/dense/bias": (1000,),
+    }
+    (config,) = CLASSIFIER.configs(shapes)
+    assert (config.backbone, config.mean[0], config.std[0]) == ("efficientnet_lite0", 127, 128)
 
 
 def test_layouts_become_pytorchs() -> None:
     kernel = torch.arange(2 * 3 * 4 * 5.0).reshape(2, 3, 4, 5)  # h, w, in, out
-    converted = automl.to_ours("backbone.stem.conv.weight", [kernel])
+    converted = DETECTOR.to_ours(D0, "backbone.stem.conv.weight", [kernel])
     assert converted.shape == (5, 4, 2, 3)
     assert converted[4, 3, 1, 2] == kernel[1, 2, 3, 4]
     depthwise = torch.arange(3 * 3 * 4.0).reshape(3, 3, 4, 1)  # h, w, channels, multiplier
-    converted = automl.to_ours("class_head.convs.0.depthwise.weight", [depthwise])
+    converted = DETECTOR.to_ours(D0, "class_head.convs.0.depthwise.weight", [depthwise])
     assert converted.shape == (4, 1, 3, 3)
     assert converted[2, 0, 0, 1] == depthwise[0, 1, 2, 0]
     dense = torch.arange(6.0).reshape(2, 3)
-    assert torch.equal(automl.to_ours("classifier.weight", [dense]), dense.T)
-    fusion = automl.to_ours("bifpn.cells.0.nodes.0.fuse.weight", [torch.tensor(v) for v in (1, 2)])
+    assert torch.equal(DETECTOR.to_ours(D0, "classifier.weight", [dense]), dense.T)
+    fusion = DETECTOR.to_ours(
+        D0, "bifpn.cells.0.nodes.0.fuse.weight", [torch.tensor(v) for v in (1, 2)]
+    )
     assert fusion.tolist() == [1, 2]
 
 
 def test_box_channels_go_from_yx_to_xy_order() -> None:
     bias = torch.arange(8.0)  # two anchors of ty, tx, th, tw
-    converted = automl.to_ours("box_head.predict.pointwise.bias", [bias])
+    converted = DETECTOR.to_ours(D0, "box_head.predict.pointwise.bias", [bias])
     assert converted.tolist() == [1, 0, 3, 2, 5, 4, 7, 6]
     kernel = bias.reshape(1, 1, 1, 8).expand(1, 1, 3, 8)
-    converted = automl.to_ours("box_head.predict.pointwise.weight", [kernel])
+    converted = DETECTOR.to_ours(D0, "box_head.predict.pointwise.weight", [kernel])
     assert converted[:, 0, 0, 0].tolist() == [1, 0, 3, 2, 5, 4, 7, 6]
-    kept = automl.to_ours("class_head.predict.pointwise.bias", [bias])
+    kept = DETECTOR.to_ours(D0, "class_head.predict.pointwise.bias", [bias])
     assert torch.equal(kept, bias)
+
+
+@pytest.mark.parametrize("name", ["efficientdet_d0", "efficientdet_lite0"])
+def test_the_way_back_is_exact(name: str) -> None:
+    config, generator = MODELS[name], torch.Generator().manual_seed(0)
+    state = {
+        n: torch.zeros((), dtype=torch.int64)
+        if n.endswith(translate.COUNTER)
+        else torch.randn(shape, generator=generator)
+        for n, shape in translate.our_shapes(config).items()
+    }
+    exported = translate.export(DETECTOR, config, state)
+    shapes = golden.shapes(name.replace("_", "-"))
+    assert {n: tuple(t.shape) for n, t in exported.items()} == shapes
+    back = translate.state_dict(DETECTOR, config, translate.in_memory(exported))
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[n], state[n]) for n in state)

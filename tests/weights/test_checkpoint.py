@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
 import hashlib
+import math
 import os
 import pickle
 import struct
@@ -14,6 +15,7 @@ import torch
 
 from effdet.errors import DivergedError, WeightsError
 from effdet.weights import Checkpoint, load_checkpoint, load_model, load_state, save_checkpoint
+from effdet.weights.checkpoint import is_checkpoint, peek_step
 
 Make = Callable[..., Checkpoint]
 
@@ -330,3 +332,67 @@ def test_weights_of_another_model_are_named_tensor_by_tensor() -> None:
     assert torch.equal(layer.weight, before)
     with pytest.raises(WeightsError, match="and 2 more"):
         load_state(layer, {str(i): torch.zeros(1) for i in range(3)}, "a.pt")
+
+
+def test_a_class_map_that_contradicts_the_head_is_refused(saved: Path) -> None:
+    values = torch.load(saved, weights_only=True)
+    values["model_config"]["num_classes"] = 4
+    write(values, saved)
+    assert refusal(saved) == "names for 3 class outputs, but the model has 4"
+
+
+def test_licence_and_origin_travel_along(saved: Path, small: Checkpoint) -> None:
+    changes = {"licence": "CC BY 4.0", "origin": "google/automl", "summary": {"epochs": 300}}
+    save_checkpoint(dataclasses.replace(small, **changes), saved)
+    loaded = load_checkpoint(saved)
+    assert {name: getattr(loaded, name) for name in changes} == changes
+
+
+@pytest.mark.parametrize("name", ["licence", "origin", "summary"])
+def test_files_from_before_them_are_read_and_wrong_ones_refused(saved: Path, name: str) -> None:
+    values = torch.load(saved, weights_only=True)
+    write({key: value for key, value in values.items() if key != name}, saved)
+    assert not getattr(load_checkpoint(saved), name)
+    write(values | {name: 3}, saved)
+    assert refusal(saved) == f"checkpoint with a missing or wrong entry ({name})"
+
+
+@pytest.mark.parametrize("key", [0.5, 2**60, -(2**60), (1, 2, 3), (1, 2**31), "k" * 5000])
+def test_a_key_that_the_reader_refuses_is_not_written(
+    saved: Path, small: Checkpoint, key: object
+) -> None:
+    before = saved.read_bytes()
+    with pytest.raises(TypeError, match="could not be read again"):
+        save_checkpoint(dataclasses.replace(small, training={"a": {key: 1}}), saved)
+    assert saved.read_bytes() == before
+
+
+def test_empty_bytes_which_pytorch_cannot_read_are_not_written(
+    saved: Path, small: Checkpoint
+) -> None:
+    with pytest.raises(TypeError, match=r"training\['a'\] is empty bytes"):
+        save_checkpoint(dataclasses.replace(small, training={"a": b""}), saved)
+
+
+def test_our_files_are_known_without_reading_their_tensors(saved: Path, tmp_path: Path) -> None:
+    assert is_checkpoint(saved)
+    content = saved.read_bytes()
+    saved.write_bytes(b"PK\x03\x04" + bytes(200) + content[204:])
+    assert is_checkpoint(saved)  # damaged, as load_checkpoint says
+    torch.save({"a": torch.ones(1)}, saved)
+    assert not is_checkpoint(saved)
+    saved.write_bytes(b"text")
+    assert not is_checkpoint(saved)
+    assert not is_checkpoint(tmp_path)
+    assert not is_checkpoint(tmp_path / "no.pt")
+
+
+def test_the_step_is_told_without_reading_tensors(
+    saved: Path, small: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "load", None)
+    assert peek_step(saved) == 12
+    save_checkpoint(dataclasses.replace(small, training={}), saved)
+    assert peek_step(saved) == -1
+    saved.write_bytes(saved.read_bytes()[:-100])
+    assert peek_step(saved) == math.inf

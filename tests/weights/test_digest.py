@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from effdet.errors import WeightsError
-from effdet.weights.digest import check_digest, save_with_digest
+from effdet.weights.digest import check_digest, save_with_digest, sha256_of
 
 VALUES = {"weight": torch.arange(100.0), "name": "a"}
 
@@ -68,3 +68,11 @@ def test_a_failed_write_comes_out_as_it_was_and_not_as_an_error_of_torch() -> No
             save_with_digest(VALUES, FullFile(room))
         assert caught.value.errno == 28
     save_with_digest(VALUES, FullFile(size))
+
+
+def test_the_hash_of_a_file_is_that_of_all_its_bytes(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 5000  # more than one block
+    (tmp_path / "a").write_bytes(content)
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+    with pytest.raises(WeightsError, match="b: cannot be read"):
+        sha256_of(tmp_path / "b")

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from effdet.config import model_config
+from effdet.config import ClassifierConfig, model_config
 from effdet.models import EfficientNetClassifier, build_model
-from effdet.weights import load_backbone, lukemelas
+from effdet.weights import load_classifier, transfer_backbone, translate
+from effdet.weights.sources.lukemelas import LUKEMELAS, tensor_name
 
 
 @pytest.mark.parametrize(
@@ -30,20 +31,7 @@ from effdet.weights import load_backbone, lukemelas
     ],
 )
 def test_names_are_those_of_the_files(ours: str, theirs: str) -> None:
-    assert lukemelas.variable(ours) == theirs
-
-
-@pytest.mark.parametrize("name", ["efficientnet_b3", "efficientnet_lite2"])
-def test_no_two_tensors_share_a_name(name: str) -> None:
-    with torch.device("meta"):
-        names = list(EfficientNetClassifier(name).state_dict())
-    assert len({lukemelas.variable(n) for n in names}) == len(names)
-
-
-def test_tensors_that_a_file_lacks_are_left_out() -> None:
-    tensors = {"_fc.bias": torch.ones(2)}
-    state = lukemelas.state_dict(["classifier.bias", "classifier.weight"], tensors)
-    assert list(state) == ["classifier.bias"]
+    assert tensor_name(ours) == theirs
 
 
 @pytest.fixture
@@ -60,9 +48,14 @@ def test_published_lite0_gives_its_published_logits(file: Path) -> None:
     expected = json.loads((file.parent / "golden.json").read_text())["models"]["lite0"]
     side = expected["input_size"]
     pixels = ((torch.arange(3 * side * side) * 37) % 255).reshape(1, 3, side, side).float()
-    model = EfficientNetClassifier("efficientnet_lite0").eval()
-    tensors = torch.load(file, weights_only=True)
-    model.load_state_dict(lukemelas.state_dict(model.state_dict(), tensors))
+    stored = translate.in_memory(torch.load(file, weights_only=True))
+    shapes = {name: tensor.shape for name, tensor in stored.items()}
+    (config,) = translate.identify(LUKEMELAS, shapes)
+    assert config == ClassifierConfig(
+        backbone="efficientnet_lite0", mean=(127.0,) * 3, std=(128.0,) * 3
+    )
+    model = EfficientNetClassifier(config).eval()
+    model.load_state_dict(translate.state_dict(LUKEMELAS, config, stored))
     logits = model((pixels - 127) / 128)[0]
     first = torch.tensor(expected["synthetic_logits_first8"])
     assert_close(logits[:8], first, rtol=0, atol=1e-4)
@@ -74,6 +67,6 @@ def test_published_lite0_gives_its_published_logits(file: Path) -> None:
 
 def test_published_lite0_is_a_backbone(file: Path) -> None:
     model = build_model(model_config("efficientdet_lite0"))
-    assert "backbone taken whole" in load_backbone(model, file)
+    assert "backbone 100 %" in transfer_backbone(model, load_classifier(file), file).line
     stem = torch.load(file, weights_only=True)["_conv_stem.weight"]
     assert torch.equal(model.backbone.stem.conv.weight, stem)

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""safetensors files: a header of JSON with names, types, shapes and offsets, then the values."""
+
+import functools
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from effdet.errors import WeightsError
+from effdet.weights.formats.pickled_values import shown
+from effdet.weights.tensor_file import StoredTensor, TensorFile
+
+METADATA = "__metadata__"
+
+MAX_HEADER = 8 * 2**20
+"""Bytes; fifty thousand tensors need less."""
+
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8,
+    "BOOL": torch.bool, "C64": torch.complex64,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+
+
+def open_safetensors(path: str | Path) -> TensorFile:
+    """The tensors of a safetensors file; its metadata, all strings, are the values.
+
+    Raises:
+        WeightsError: where it is missing, damaged or no safetensors file: every byte after the
+            header must belong to exactly one tensor.
+    """
+    path = Path(path)
+    header = _parsed(read_header(path), path)
+    for name in header:
+        if not name.isprintable():
+            raise WeightsError(f"{path}: a tensor has the name {shown(name)}, expected a text")
+    try:
+        file = safe_open(path, framework="pt")
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {
+            name: StoredTensor(
+                tuple(part.get_shape()),
+                _dtype(part.get_dtype(), name, path),
+                functools.partial(_read, file, path, name),
+            )
+            for name, part in slices.items()
+        }
+    except (SafetensorError, OSError, ValueError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(f"{path}: damaged: {shown(str(error))}") from error
+    return TensorFile(
+        path=path, form="safetensors", tensors=tensors, values=header.get(METADATA) or {}
+    )
+
+
+def read_header(path: Path) -> bytes:
+    """The JSON at the start of the file, unchecked.
+
+    Raises:
+        WeightsError: where there is no file, or it is no safetensors file.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file")
+    try:
+        with path.open("rb") as file:
+            rest = os.fstat(file.fileno()).st_size - 8
+            size = int.from_bytes(file.read(8), "little")
+            if rest < 2 or size > rest:
+                raise WeightsError(f"{path}: damaged: cut, or not a safetensors file")
+            if size > MAX_HEADER:
+                raise WeightsError(f"{path}: not read: a header of {size} bytes")
+            return file.read(size)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """The metadata in the header, unchecked; empty where there are none.
+
+    Raises:
+        WeightsError: as :func:`read_header`, or where the header is damaged.
+    """
+    metadata = _parsed(read_header(path), path).get(METADATA)
+    if not isinstance(metadata, dict) or {*map(type, metadata.values())} - {str}:
+        return {}
+    return metadata
+
+
+def _parsed(header: bytes, path: Path) -> dict[str, Any]:
+    """The header, in which no name may stand twice: readers differ in which of them they take."""
+    try:
+        values = json.loads(header, object_pairs_hook=_unique)
+    except _TwiceError as error:
+        raise WeightsError(f"{path}: damaged: two entries called {shown(str(error))}") from error
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: damaged: its header is no JSON") from error
+    if not isinstance(values, dict):
+        raise WeightsError(f"{path}: damaged: its header holds no names")
+    return values
+
+
+class _TwiceError(Exception):
+    """A name that stands twice in a JSON object."""
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        raise _TwiceError(counts.most_common(1)[0][0])
+    return values
+
+
+def _dtype(code: str, name: str, path: Path) -> torch.dtype:
+    if code not in DTYPES:
+        raise WeightsError(f"{path}: {shown(name)} has the type {shown(code)}, which is not read")
+    return DTYPES[code]
+
+
+def _read(file: Any, path: Path, name: str) -> Tensor:
+    try:
+        # What the reader gives lies in the mapped file.
+        tensor: Tensor = file.get_tensor(name).clone()
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise WeightsError(f"{path}: {shown(name)} cannot be read: {shown(str(error))}") from error
+    return tensor
