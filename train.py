@@ -31,7 +31,7 @@ from effdet.data import (
     build_train_loader,
     locate_split,
 )
-from effdet.errors import UsageError, WeightsError, run
+from effdet.errors import UsageError, run
 from effdet.evaluation import CocoEvaluator, GroundTruth, Metrics, diagnose, evaluate
 from effdet.losses import DetectionLoss
 from effdet.metrics import RunLog
@@ -40,13 +40,14 @@ from effdet.models import EfficientDet, build_model, trainable_parameters
 from effdet.postprocess import Postprocess
 from effdet.precision import autocast_dtype, build_scaler, set_tf32, slow_amp_warning
 from effdet.presets import PRESETS
-from effdet.settings import TrainConfig, select_postprocess
+from effdet.settings import Schedule, TrainConfig, select_postprocess
 from effdet.structures import ClassMap
 from effdet.training import (
     BEST,
     Attendant,
     Checkpointer,
     Control,
+    Freezing,
     ModelEma,
     Peers,
     Progress,
@@ -58,14 +59,27 @@ from effdet.training import (
     build_schedule,
     explained_memory_errors,
     find_batch_size,
+    freeze,
+    goes_on,
+    in_two_phases,
     open_run,
+    plan_freezing,
+    rate_factors,
     report,
     saved_settings,
     seed_epoch,
     synchronize_batch_norm,
     train_one_epoch,
 )
-from effdet.weights import load_backbone, load_detector_weights
+from effdet.weights import (
+    Checkpoint,
+    Classifier,
+    Taken,
+    load_classifier,
+    load_detector,
+    transfer_backbone,
+    transfer_weights,
+)
 
 DIAGNOSED = 3
 """Validations at the beginning after which an AP of 0 is looked into."""
@@ -91,9 +105,10 @@ def main() -> None:
         processes.die_with_parent()
     device = distributed.pick_device(config.device)
     check_possible(config, device)
+    config, initial = read_initial_weights(config)
     # The watch over the processes knows more about who hangs than the group: it goes first.
     with distributed.process_group(device, config.timeout + GROUP_SECONDS):
-        train(config, device)
+        train(config, device, initial)
 
 
 def check_possible(config: TrainConfig, device: torch.device) -> None:
@@ -106,14 +121,33 @@ def check_possible(config: TrainConfig, device: torch.device) -> None:
         raise UsageError("--batch-size auto needs a GPU; give a number")
     autocast_dtype(device, config.amp, config.amp_dtype)
     require_installed(config.log_to)
-    for path in (config.weights, config.backbone_weights):
-        # A run that goes on has no need of them any more.
-        if config.resume is None and path is not None and not Path(path).is_file():
-            raise WeightsError(f"{path}: no such weights file")
     locate_datasets(config)
 
 
-def train(config: TrainConfig, device: torch.device) -> None:
+Initial = Checkpoint | Classifier | None
+"""What a run begins with: a detector, a classifier with a backbone, or random weights."""
+
+
+def read_initial_weights(config: TrainConfig) -> tuple[TrainConfig, Initial]:
+    """The weights to begin with, and the settings with what they say of the model.
+
+    A run that goes on has no need of them any more.
+
+    Raises:
+        UsageError, WeightsError: where there is no such file or name, or nothing of use in it.
+    """
+    if goes_on(config):
+        return config, None
+    if config.weights is not None:
+        detector = load_detector(config.weights, model=config.model, padding=config.padding)
+        return config.settled(detector.model_config), detector
+    if config.backbone_weights is not None:
+        classifier = load_classifier(config.backbone_weights, padding=config.padding)
+        return config.settled(classifier.config), classifier
+    return config.settled(None), None
+
+
+def train(config: TrainConfig, device: torch.device, initial: Initial) -> None:
     """The whole run, on every process."""
     torch.manual_seed(config.seed)
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
@@ -121,6 +155,7 @@ def train(config: TrainConfig, device: torch.device) -> None:
     with contextlib.ExitStack() as stack:
         # The folder, and who watches over the run
         run = open_run(config, stack)
+        config = run.config
         # Signals first, until the end: one that comes while the others leave must not stop them.
         control = stack.enter_context(Control(config.save_minutes))
         log = stack.enter_context(build_log(config, run))
@@ -134,7 +169,8 @@ def train(config: TrainConfig, device: torch.device) -> None:
 
         # Model
         model = build_model(model_config, channels_last=config.channels_last)
-        origin = load_initial_weights(model, config, class_map, run.resumed)
+        taken = take_initial_weights(model, config, class_map, run.resumed, initial)
+        freezing = freeze_parts(model, config, taken)
         model.to(device)
         anchors = Anchors(model_config, device)
         postprocess = build_postprocess(config, anchors, class_map)
@@ -147,24 +183,24 @@ def train(config: TrainConfig, device: torch.device) -> None:
         step_images = config.images_per_step(distributed.world_size())
         steps_per_epoch = len(train_set) // step_images
         trainer = build_trainer(config, model, anchors, steps_per_epoch, device)
+        rehearse = functools.partial(
+            trainer.rehearse, sizes.largest, config.images_per_pass, config.accumulate
+        )
         memory_errors = explain_memory_errors(config, sizes.largest, device)
-        if distributed.world_size() > 1:
+        if distributed.world_size() > 1 or config.freeze_epochs:
             with memory_errors():
-                trainer.rehearse(sizes.largest, config.images_per_pass, config.accumulate)
+                rehearse()
 
         # Where it goes on
         progress = Progress()
         checkpointer = Checkpointer(
             log.folder, config, model_config, class_map, steps_per_epoch, log.warn
         )
-        history: list[dict[str, Any]] = []
-        if run.resumed is not None:
-            checkpoint, path = run.resumed.checkpoint, run.resumed.path
-            history = checkpointer.restore(trainer, progress, checkpoint, path)
+        history = restore(run.resumed, checkpointer, trainer, progress)
         log.steps_per_epoch = steps_per_epoch
         log.resume_at(trainer.step, history)
         introduce(log, config, model_config, trainer, train_set, val_set, train_loader)
-        log.say(f"weights  {origin}")
+        log.say(f"weights  {taken.line}")
 
         # Every epoch: train, validate, log, save
         attendant = Attendant(
@@ -177,6 +213,7 @@ def train(config: TrainConfig, device: torch.device) -> None:
             step_images=step_images,
         )
         while not is_over(config, progress):
+            begin_phase(trainer, freezing.in_epoch(progress.epoch), rehearse, log)
             begin_epoch(config, progress, train_loader, log)
             with attendant.keeping_diverged(run.folder, train_set.names_of), memory_errors():
                 train_one_epoch(
@@ -188,15 +225,18 @@ def train(config: TrainConfig, device: torch.device) -> None:
                     report=log.step,
                     after_step=attendant.after_step,
                 )
-            means = progress.meter.means() | {"lr": trainer.schedule(trainer.step - 1)}
-            figures: dict[str, Any] = {}
-            if is_validated(config, progress.epoch):
-                figures = validate(attendant, config, val_loader, postprocess, truth, class_map)
-            is_best = bool(figures) and progress.judge(figures["AP"])
-            log.end_epoch(means, figures)
-            progress.end_epoch()
-            attendant.save(figures=figures, is_best=is_best, must=is_over(config, progress))
+            figures = validate(attendant, config, val_loader, postprocess, truth, class_map)
+            end_epoch(attendant, config, figures)
         conclude(log, config, progress, run)
+
+
+def restore(
+    resumed: Resumed | None, checkpointer: Checkpointer, trainer: Trainer, progress: Progress
+) -> list[dict[str, Any]]:
+    """The history of the run, with its state put back; nothing for a new one."""
+    if resumed is None:
+        return []
+    return checkpointer.restore(trainer, progress, resumed.checkpoint, resumed.path)
 
 
 def is_over(config: TrainConfig, progress: Progress) -> bool:
@@ -218,6 +258,26 @@ def begin_epoch(config: TrainConfig, progress: Progress, loader: Loader, log: Ru
     log.begin_epoch(progress.epoch)
 
 
+def begin_phase(
+    trainer: Trainer, frozen: frozenset[str], rehearse: Callable[[], None], log: RunLog
+) -> None:
+    """Train all but ``frozen`` from now on, where that is not so already."""
+    if trainer.freeze(frozen):
+        if distributed.world_size() > 1:
+            rehearse()
+        log.say(f"         {trainable_parameters(trainer.bare_model):,} parameters learn now")
+
+
+def end_epoch(attendant: Attendant, config: TrainConfig, figures: dict[str, Any]) -> None:
+    """Judge, log and save what the epoch has come to; ``figures`` are none without validation."""
+    trainer, progress = attendant.trainer, attendant.progress
+    means = progress.meter.means() | {"lr": trainer.schedule(trainer.step - 1)}
+    is_best = bool(figures) and progress.judge(figures["AP"])
+    attendant.log.end_epoch(means, figures)
+    progress.end_epoch()
+    attendant.save(figures=figures, is_best=is_best, must=is_over(config, progress))
+
+
 def is_validated(config: TrainConfig, epoch: int) -> bool:
     """Whether the weights after ``epoch`` are validated; the last ones always are."""
     due = epoch >= config.eval_from and epoch % config.eval_every == 0
@@ -232,12 +292,14 @@ def validate(
     truth: GroundTruth,
     class_map: ClassMap,
 ) -> dict[str, Any]:
-    """COCO figures of the better of averaged and raw weights.
+    """COCO figures of the better of averaged and raw weights; none in epochs without validation.
 
     ``weights`` names whose they are, and ``AP_ema`` and ``AP_raw`` are the APs of all that were
     validated.
     """
     trainer, log = attendant.trainer, attendant.log
+    if not is_validated(config, attendant.progress.epoch):
+        return {}
     log.status("validating")
     results: dict[str, tuple[Metrics, CocoEvaluator]] = {}
     for name, model in trainer.weights_to_validate(config.eval_weights).items():
@@ -318,17 +380,37 @@ def image_sizes(config: TrainConfig, model_config: ModelConfig) -> ImageSizes:
     )
 
 
-def load_initial_weights(
-    model: EfficientDet, config: TrainConfig, class_map: ClassMap, resumed: Resumed | None
-) -> str:
-    """Fill the model from the weights that were asked for; one line says what was taken."""
+def take_initial_weights(
+    model: EfficientDet,
+    config: TrainConfig,
+    class_map: ClassMap,
+    resumed: Resumed | None,
+    initial: Initial,
+) -> Taken:
+    """Fill the model from the weights that were asked for."""
     if resumed is not None:  # the checkpointer fills it, with all that belongs to it
-        return f"as saved in {resumed.path}"
-    if config.weights is not None:
-        return load_detector_weights(model, class_map, config.weights)
-    if config.backbone_weights is not None:
-        return load_backbone(model, config.backbone_weights)
-    return "random"
+        return Taken(line=f"as saved in {resumed.path}")
+    if isinstance(initial, Checkpoint):
+        assert config.weights is not None
+        partial = config.partial_weights
+        return transfer_weights(model, class_map, initial, config.weights, partial=partial)
+    if isinstance(initial, Classifier):
+        assert config.backbone_weights is not None
+        return transfer_backbone(model, initial, config.backbone_weights)
+    return Taken(line="random", random=frozenset(model.state_dict()))
+
+
+def freeze_parts(model: EfficientDet, config: TrainConfig, taken: Taken) -> Freezing:
+    """Freeze what never learns; what is frozen for the first epochs alone comes with these."""
+    freezing = plan_freezing(
+        model,
+        config.freeze,
+        first_epochs=config.freeze_epochs,
+        first_patterns=config.frozen_at_first,
+        random=taken.random,
+    )
+    freeze(model, freezing.throughout)
+    return freezing
 
 
 def build_postprocess(config: TrainConfig, anchors: Anchors, class_map: ClassMap) -> Postprocess:
@@ -425,6 +507,7 @@ def build_trainer(
         lr=config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
+        factors=rate_factors(model, config.factors),
     )
     ema = ModelEma(model, config.ema_decay) if config.ema_decay > 0 else None
     synchronized = synchronize_batch_norm(model, config.sync_bn, device)
@@ -453,18 +536,29 @@ def build_trainer(
 
 def schedule_of(config: TrainConfig, steps_per_epoch: int, processes: int) -> RateSchedule:
     """The learning rate of every step of the run."""
-    return build_schedule(
-        kind=config.schedule,
-        lr=config.lr,
-        warmup_lr=config.warmup_lr,
-        warmup_epochs=config.warmup_epochs,
-        min_lr=config.min_lr,
-        epochs=config.epochs,
-        cooldown_epochs=config.cooldown_epochs,
-        steps_per_epoch=steps_per_epoch,
-        global_batch=config.images_per_step(processes),
-        noise=config.lr_noise,
-        seed=config.seed,
+
+    def build(kind: Schedule, epochs: int, *, factor: float = 1.0, **options: Any) -> RateSchedule:
+        return build_schedule(
+            kind=kind,
+            lr=config.lr * factor,
+            warmup_lr=config.warmup_lr * factor,
+            warmup_epochs=config.warmup_epochs,
+            min_lr=config.min_lr * factor,
+            epochs=epochs,
+            steps_per_epoch=steps_per_epoch,
+            global_batch=config.images_per_step(processes),
+            **options,
+        )
+
+    options: dict[str, Any] = {
+        "cooldown_epochs": config.cooldown_epochs, "noise": config.lr_noise, "seed": config.seed
+    }  # fmt: skip
+    if not config.freeze_epochs:
+        return build(config.schedule, config.epochs, **options)
+    epochs, factor = config.epochs - config.freeze_epochs, config.unfreeze_lr_factor
+    return in_two_phases(
+        build("constant", config.freeze_epochs),
+        build(config.schedule, epochs, factor=factor, **options),
     )
 
 
@@ -501,10 +595,14 @@ def introduce(
     if train_loader.num_dropped:
         log.say(f"         {train_loader.num_dropped} images left over, others each epoch")
     log.say(f"val      {val_set.report}")
+    parameters = sum(p.numel() for p in trainer.bare_model.parameters())
     log.say(
-        f"model    {config.model}  {trainable_parameters(trainer.bare_model):,} parameters  "
+        f"model    {config.model}  {parameters:,} parameters  "
         f"input {size}  {num_anchors(model_config):,} anchors  {model_config.num_classes} classes"
     )
+    if config.freeze:
+        learning = trainable_parameters(trainer.bare_model)
+        log.say(f"freeze   {' '.join(config.freeze)}  {learning:,} parameters learn")
     batch = f"{config.batch_size} x {world}"
     if config.accumulate > 1:
         batch += f" x {config.accumulate} accumulated"

@@ -33,7 +33,7 @@ from effdet.postprocess import Postprocess
 from effdet.precision import autocast_dtype
 from effdet.settings import ValidateConfig, select_postprocess
 from effdet.training import report
-from effdet.weights import load_checkpoint, load_model
+from effdet.weights import load_detector, load_model
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def main() -> None:
 def validate(config: ValidateConfig, device: torch.device) -> Metrics:
     """Run the model over the split and score what it finds; the same on every process."""
     assert config.weights is not None
-    checkpoint = load_checkpoint(config.weights)
+    checkpoint = load_detector(config.weights, use_ema=config.use_ema)
     model_config, class_map = checkpoint.model_config, checkpoint.class_map
     if config.image_size is not None:
         model_config = dataclasses.replace(model_config, image_size=size_pair(config.image_size))

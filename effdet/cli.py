@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``effdet COMMAND``: predict and info."""
+"""``effdet COMMAND``: predict, info, convert, download, average."""
 
 import dataclasses
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,18 @@ from effdet.errors import UsageError, nearest
 from effdet.inference import expand_sources, load, predict_to_folder
 from effdet.models import EfficientDet, multiply_adds, trainable_parameters
 from effdet.ops import build_info
-from effdet.settings import InfoConfig, PredictConfig, select_postprocess
+from effdet.settings import (
+    AverageConfig,
+    ConvertConfig,
+    DownloadConfig,
+    InfoConfig,
+    PredictConfig,
+    select_postprocess,
+)
+from effdet.weights.average import average_weights
+from effdet.weights.convert import convert_weights
+from effdet.weights.describe import describe_weights, format_weights
+from effdet.weights.download import fetch, find_release, format_releases
 
 
 def main() -> None:
@@ -62,8 +74,13 @@ def predict(argv: list[str]) -> None:
 
 
 def info(argv: list[str]) -> None:
-    """Show the models, or with --build the compiled kernels."""
+    """Show what weights files are, the models, or with --build the compiled kernels."""
     config = flags.parse(InfoConfig, argv, program="effdet info", description=_line(info))
+    if config.files:
+        found = [describe_weights(Path(name)) for name in config.files]
+        as_text = "\n\n".join(map(format_weights, found))
+        print(json.dumps(found, indent=1) if config.json else as_text)
+        return
     if config.build:
         print(_format_build(build_info(), config.json))
         return
@@ -76,7 +93,36 @@ def info(argv: list[str]) -> None:
     print("\nParameters for 90 classes; multiply-adds of convolutions.")
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {"predict": predict, "info": info}
+def convert(argv: list[str]) -> None:
+    """Write weights of any known kind as a file of this toolkit."""
+    config = flags.parse(ConvertConfig, argv, program="effdet convert", description=_line(convert))
+    print(convert_weights(config))
+
+
+def download(argv: list[str]) -> None:
+    """Fetch public weights, to be used without a network later; print where they are."""
+    config = flags.parse(
+        DownloadConfig, argv, program="effdet download", description=_line(download)
+    )
+    if config.list:
+        print(format_releases())
+    for release in [find_release(name) for name in config.names]:
+        print(fetch(release))
+
+
+def average(argv: list[str]) -> None:
+    """Average the weights of checkpoints of one model."""
+    config = flags.parse(AverageConfig, argv, program="effdet average", description=_line(average))
+    print(average_weights(config))
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "predict": predict,
+    "info": info,
+    "convert": convert,
+    "download": download,
+    "average": average,
+}
 
 
 def describe(config: ModelConfig) -> dict[str, Any]:

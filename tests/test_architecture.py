@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Each part of the package with the parts it may import; a part that is not named is an error.
 BASE = {
     "config", "settings", "structures", "errors", "files", "flags", "distributed", "processes",
-    "metrics", "precision", "presets", "levels",
+    "metrics", "precision", "presets", "levels", "cache",
 }  # fmt: skip
 LOW = BASE | {"boxes", "ops", "anchors"}
 MIDDLE = LOW | {"data", "models", "weights", "targets", "losses", "postprocess"}
@@ -176,3 +176,39 @@ def test_every_public_name_is_found_where_the_package_says_and_no_torchvision_co
         "print('torch' in sys.modules, 'torchvision' in sys.modules)"
     )
     assert fresh(code) == "True False"
+
+
+UNPICKLERS = {
+    "pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "copyreg",
+    "torch.package", "torch.hub", "torch.utils.model_zoo", "torch.distributed.checkpoint",
+}  # fmt: skip
+"""Modules that run what is in a file."""
+
+LOADERS = {"torch.load", "torch.jit.load", "torch.export.load", "torch.hub.load", "np.load"}
+ONE_LOADER = PACKAGE / "weights" / "formats" / "torch_file.py"
+PROGRAMS = [ROOT / "train.py", ROOT / "validate.py"]
+
+
+def calls(tree: ast.AST, names: set[str]) -> list[ast.Call]:
+    """The calls of functions that are written as one of ``names``."""
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [node for node in found if ast.unparse(node.func) in names]
+
+
+@pytest.mark.parametrize("file", [*FILES, *PROGRAMS], ids=name_of)
+def test_nothing_that_may_run_what_is_in_a_file_is_called(file: Path) -> None:
+    tree = ast.parse(file.read_text())
+    assert not {name for name in imported(tree) if name in UNPICKLERS}
+    assert not calls(tree, {"eval", "exec", "compile", "yaml.load", "yaml.unsafe_load"})
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module in {"torch", "torch.serialization"}:
+            assert not {"load", "add_safe_globals"} & {alias.name for alias in node.names}
+    assert not calls(tree, {"torch.serialization.add_safe_globals", "torch.serialization.load"})
+    if file != ONE_LOADER:
+        assert not calls(tree, LOADERS), "read_tensors is the only way to a pickle"
+
+
+def test_the_one_place_that_loads_asks_for_weights_only() -> None:
+    (call,) = calls(ast.parse(ONE_LOADER.read_text()), LOADERS)
+    assert ast.unparse(call.func) == "torch.load"
+    assert "weights_only=True" in map(ast.unparse, call.keywords)

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from effdet import distributed
+from effdet.config import model_config
 from effdet.data.sampler import TrainSampler
 from effdet.errors import UsageError
+from effdet.models import build_model
 from effdet.structures import Batch
 from tests import twenty_steps
 from tests.runs import program, tiny_coco, torchrun
@@ -76,6 +78,7 @@ ON_TWO: dict[str, dict[str, Any]] = {
     "process": {"normalizer": "process", "steps": 1},
     "synchronized": {"freeze_bn": False, "sync_bn": "all", "steps": 10},
     "not synchronized": {"freeze_bn": False, "steps": 10},
+    "thawed": {"frozen": "backbone.", "steps": 10},
     "boxes on rank 0 only": {"boxes_on": [0], "steps": 10},
     "no boxes": {"boxes_on": [], "steps": 10},
 }
@@ -89,7 +92,8 @@ def more_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def alone(more_data: Path) -> dict[str, list[float]]:
     """Losses of one process, this one."""
-    cases = {name: ON_TWO[name] for name in ("plain", "accumulate", "synchronized", "no boxes")}
+    names = ("plain", "accumulate", "synchronized", "thawed", "no boxes")
+    cases = {name: ON_TWO[name] for name in names}
     with tiny_model():
         return {
             name: twenty_steps.run(str(more_data), case)["losses"] for name, case in cases.items()
@@ -126,6 +130,19 @@ def test_four_processes_have_the_loss_of_one(
 
 def test_weights_stay_the_same_on_all_processes(on_two: dict[str, dict[str, Any]]) -> None:
     assert {name: found["equal"] for name, found in on_two.items()} == dict.fromkeys(ON_TWO, True)
+
+
+def test_a_part_that_learns_later_is_sent_only_then_and_the_losses_are_those_of_one_process(
+    alone: dict[str, list[float]], on_two: dict[str, dict[str, Any]]
+) -> None:
+    found = on_two["thawed"]
+    assert found["losses"] == pytest.approx(alone["thawed"], rel=1e-5, abs=0)
+    assert alone["thawed"][1:] != alone["plain"][1:10]
+    with tiny_model():
+        model = build_model(model_config("still", num_classes=2))
+    every = len(list(model.parameters()))
+    assert found["sent"] == [every - len(list(model.backbone.parameters())), every]
+    print("N=10 steps, seed=0")
 
 
 def test_a_process_or_all_of_them_may_have_no_box(

@@ -12,7 +12,7 @@ import pytest
 import train
 import validate
 from effdet import cli
-from effdet.settings import PredictConfig, TrainConfig, ValidateConfig
+from effdet.settings import AverageConfig, PredictConfig, TrainConfig, ValidateConfig
 from tests.runs import tiny_coco
 
 SMALL = ["--workers", "0", "--batch-size", "2", "--device", "cpu"]
@@ -99,3 +99,13 @@ def test_predict_reads_every_option(
     cli.run_command(["predict", str(data / "val"), *weights, "--device", "cpu"])
     assert unread(PredictConfig, read) == set()
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
+
+
+def test_average_reads_every_option(
+    run_folder: tuple[Path, set[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cls, read = recording(AverageConfig)
+    monkeypatch.setattr(cli, "AverageConfig", cls)
+    files = [str(run_folder[0] / name) for name in ("best.pt", "last.pt")]
+    cli.run_command(["average", *files, "--best", "2", "--output", str(tmp_path / "out.pt")])
+    assert unread(AverageConfig, read) == set()

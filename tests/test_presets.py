@@ -10,7 +10,7 @@ import pytest
 import train
 from effdet import flags, presets
 from effdet.presets import PRESETS
-from effdet.settings import TrainConfig
+from effdet.settings import AverageConfig, TrainConfig
 from effdet.training import RateSchedule
 
 ROOT = Path(__file__).parents[1]
@@ -86,12 +86,13 @@ def test_the_papers_global_batch_is_128_on_eight_processes(name: str, epochs: in
 def test_every_command_of_the_guide_has_options_that_exist() -> None:
     text = re.sub(r"\\\n\s*", "", GUIDE.read_text())
     blocks = "\n".join(re.findall(r"```\n(.*?)```", text, flags=re.DOTALL))
-    assert len(parsed(blocks)) == 6
+    assert len(parsed(blocks)) == 7
 
 
 def test_every_option_the_guide_names_exists() -> None:
     known = {f"--{name.replace('_', '-')}" for name in FIELDS}
     known |= {"--config", "--debug", "--preset", "--help"}
+    known |= {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(AverageConfig)}
     torchrun = {"--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id",
                 "--max-restarts", "--standalone"}  # fmt: skip
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", GUIDE.read_text()))

@@ -4,8 +4,9 @@
 torchrun --nproc-per-node N tests/twenty_steps.py DATA CASES OUTPUT
 
 CASES: JSON, names and the settings of each that differ from :data:`SETTINGS`; ``steps`` are others
-than 20, ``boxes_on`` are the ranks whose images have boxes. OUTPUT: JSON, the mean losses over the
-processes of every step, and whether the weights are the same on all.
+than 20, ``boxes_on`` are the ranks whose images have boxes, ``frozen`` is a part that learns from
+the third epoch on. OUTPUT: JSON, the mean losses over the processes of every step, whether the
+weights are the same on all, and how many gradients were sent in the first epoch and in the last.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -38,7 +40,7 @@ SETTINGS: dict[str, Any] = {
 def build(data: str, case: Mapping[str, Any]) -> tuple[Trainer, Loader]:
     """As train.py does it, with a global batch of 8."""
     settings = {**SETTINGS, **case, "data": data}
-    for name in ("boxes_on", "steps"):
+    for name in ("boxes_on", "steps", "frozen"):
         settings.pop(name, None)
     accumulate = settings.setdefault("accumulate", 1)
     settings["batch_size"] = GLOBAL_BATCH // (distributed.world_size() * accumulate)
@@ -59,10 +61,14 @@ def run(data: str, case: Mapping[str, Any]) -> dict[str, Any]:
     """The losses of one case."""
     trainer, loader = build(data, case)
     losses: list[float] = []
+    sent: list[int] = []
+    every = [name for name, _ in trainer.bare_model.named_parameters()]
+    part = [name for name in every if name.startswith(case.get("frozen", "none"))]
     has_boxes = distributed.rank() in case.get("boxes_on", range(distributed.world_size()))
     steps, epoch = case.get("steps", STEPS), 0
     while len(losses) < steps:
         epoch += 1
+        trainer.freeze(part if epoch < 3 else [])
         loader.set_position(epoch)
         train_one_epoch(
             trainer,
@@ -72,6 +78,7 @@ def run(data: str, case: Mapping[str, Any]) -> dict[str, Any]:
             log_every=1,
             report=lambda step, values: losses.append(values["loss"]),
         )
+        sent.append(tensors_sent(trainer))
     parameters = [p.detach() for p in trainer.bare_model.parameters()]
     total = sum((p.double().abs().sum() for p in parameters), torch.zeros((), dtype=torch.float64))
     totals = distributed.gather_to_main(total.item())
@@ -80,7 +87,16 @@ def run(data: str, case: Mapping[str, Any]) -> dict[str, Any]:
         "losses": losses[:steps],
         "equal": totals is not None and len(set(totals)) == 1,
         "skipped": skipped,
+        "sent": [sent[0], sent[-1]],
     }
+
+
+def tensors_sent(trainer: Trainer) -> int:
+    """Gradients that go between processes in a step."""
+    if not isinstance(trainer.model, DistributedDataParallel):
+        return 0
+    found: int = trainer.model._get_ddp_logging_data()["num_parameter_tensors"]
+    return found
 
 
 def without_boxes(batches: Loader) -> Iterator[Batch]:

@@ -7,15 +7,16 @@ from effdet.training.checkpoint import Checkpointer
 from effdet.training.control import Control, Orders
 from effdet.training.ema import ModelEma
 from effdet.training.engine import Trainer, seed_epoch, train_one_epoch
+from effdet.training.freeze import Freezing, freeze, plan_freezing, rate_factors
 from effdet.training.launcher import report
 from effdet.training.meter import Meter
 from effdet.training.optimizer import build_optimizer
 from effdet.training.peers import Peers
 from effdet.training.progress import Progress
 from effdet.training.replay import load_batches, save_batches
-from effdet.training.resume import Resumed, Run, open_run, saved_settings
+from effdet.training.resume import Resumed, Run, goes_on, open_run, saved_settings
 from effdet.training.run_folder import BEST, LAST
-from effdet.training.schedule import RateSchedule, build_schedule
+from effdet.training.schedule import RateSchedule, build_schedule, in_two_phases
 from effdet.training.sync_bn import synchronize_batch_norm
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Attendant",
     "Checkpointer",
     "Control",
+    "Freezing",
     "Meter",
     "ModelEma",
     "Orders",
@@ -37,8 +39,13 @@ __all__ = [
     "build_schedule",
     "explained_memory_errors",
     "find_batch_size",
+    "freeze",
+    "goes_on",
+    "in_two_phases",
     "load_batches",
     "open_run",
+    "plan_freezing",
+    "rate_factors",
     "report",
     "save_batches",
     "saved_settings",

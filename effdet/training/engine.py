@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """One step and one epoch of training."""
 
+import gc
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from effdet import distributed
@@ -20,9 +20,11 @@ from effdet.losses import DetectionLoss
 from effdet.precision import autocast
 from effdet.settings import WeightsToValidate
 from effdet.structures import Batch, Target
+from effdet.training.batch_size import unchanged
 from effdet.training.ema import ModelEma
+from effdet.training.freeze import freeze, is_frozen_as, set_train_mode
 from effdet.training.meter import Meter
-from effdet.training.optimizer import step_unless
+from effdet.training.optimizer import renew_state, step_unless
 from effdet.training.schedule import RateSchedule
 from effdet.training.statistics import RunningStatistics
 
@@ -113,12 +115,31 @@ class Trainer:
         return models
 
     def set_train_mode(self) -> None:
-        """Training mode, with batch norms left in evaluation mode where they are frozen."""
-        self.model.train()
-        if self.freeze_bn:
-            for module in self.model.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
+        """Training mode; what is frozen, batch norms too, is left in evaluation mode."""
+        set_train_mode(self.model, freeze_bn=self.freeze_bn)
+
+    def freeze(self, names: Collection[str]) -> bool:
+        """From the next step on all parameters of the model learn but those of ``names``.
+
+        What was in the optimizer for the others stays. Distributed training begins with a new
+        wrapper, which sends the gradients of the learning parameters alone: see :meth:`rehearse`.
+
+        Args:
+            names: of parameters, among them all that the trainer was made without.
+
+        Returns:
+            Whether that is a change.
+        """
+        model, wrapped = self.bare_model, isinstance(self.model, DistributedDataParallel)
+        if is_frozen_as(model, names):
+            return False
+        self.model = model
+        gc.collect()  # the old wrapper goes first: it listens to the parameters until then
+        freeze(model, names)
+        renew_state(self.optimizer)
+        if wrapped:
+            self.model = distributed.wrap(model, self.device)
+        return True
 
     def train_step(self, batches: Sequence[Batch]) -> tuple[dict[str, Tensor], Tensor]:
         """Forward and backward of each batch, then one update; nothing waits for the device.
@@ -174,15 +195,11 @@ class Trainer:
             batch_size: images a batch.
             accumulate: batches a step.
         """
-        kept = [buffer.clone() for buffer in self.bare_model.buffers()]
         images = torch.zeros(batch_size, 3, *image_size, device=self.device)
-        self.set_train_mode()
-        self.backward(
-            [Batch(images=images, targets=[_no_target(image_size)] * batch_size)] * accumulate
-        )
-        self.optimizer.zero_grad(set_to_none=True)
-        for buffer, value in zip(self.bare_model.buffers(), kept, strict=True):
-            buffer.copy_(value)
+        batch = Batch(images=images, targets=[_no_target(image_size)] * batch_size)
+        with unchanged(self.bare_model, self.device):
+            self.set_train_mode()
+            self.backward([batch] * accumulate)
 
     def loss_scale(self) -> Tensor | None:
         """What the scaler will multiply the loss by; None without a scaler."""

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The optimizers, with weight decay on kernels only, and a step that may be skipped."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,13 @@ from effdet.settings import Optimizer
 
 
 def build_optimizer(
-    model: nn.Module, *, kind: Optimizer = "sgd", lr: float, momentum: float, weight_decay: float
+    model: nn.Module,
+    *,
+    kind: Optimizer = "sgd",
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    factors: Mapping[str, float] = MappingProxyType({}),
 ) -> TorchOptimizer:
     """An optimizer that decays kernels, but no norms, biases or fusion weights.
 
@@ -24,13 +32,20 @@ def build_optimizer(
         lr: learning rate of the first step; a schedule changes it.
         momentum: of the velocity; AdamW's first beta.
         weight_decay: L2 decay of SGD (part of the gradient), decoupled decay of AdamW.
+        factors: on the learning rate of the parameters of these names; ``lr_factor`` of the groups.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    fused = can_be_fused(parameters)
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    groups: list[dict[str, Any]] = []
+    for factor in sorted({factors.get(name, 1.0) for name in parameters}, reverse=True):
+        equal = [p for name, p in parameters.items() if factors.get(name, 1.0) == factor]
+        groups += [
+            {"params": [p for p in equal if p.dim() > 1], "weight_decay": weight_decay},
+            {"params": [p for p in equal if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        for group in groups[-2:]:
+            group |= {"lr": lr * factor, "lr_factor": factor}
+    rate_factors = [group["lr_factor"] for group in groups]
+    fused = can_be_fused(parameters.values())
     optimizer: TorchOptimizer
     if kind == "adamw":
         betas = (momentum, 0.999)
@@ -42,11 +57,12 @@ def build_optimizer(
 
     def after_loading(optimizer: TorchOptimizer) -> None:
         # The state also brings the flags of the optimizer that it was saved from.
-        for group in optimizer.param_groups:
+        for group, factor in zip(optimizer.param_groups, rate_factors, strict=True):
             group["fused"], group["foreach"] = fused, not fused
-        _add_momentum(optimizer)
+            group["lr_factor"] = factor
+        renew_state(optimizer)
 
-    _add_momentum(optimizer)
+    renew_state(optimizer)
     optimizer.register_load_state_dict_post_hook(after_loading)
     return optimizer
 
@@ -79,15 +95,17 @@ def step_unless(optimizer: TorchOptimizer, found_inf: Tensor) -> None:
         optimizer.step()
 
 
-def _add_momentum(optimizer: TorchOptimizer) -> None:
-    """Give SGD a velocity of 0 where it has none.
+def renew_state(optimizer: TorchOptimizer) -> None:
+    """Fit the state to what learns: none for frozen parameters, a velocity of 0 where SGD has none.
 
-    torch makes it in the first step from uninitialised memory, which stays as it is where that
-    step is skipped. The first step from 0 gives the same numbers as torch's.
+    torch makes the velocity in the first step from uninitialised memory, which stays as it is where
+    that step is skipped. The first step from 0 gives the same numbers as torch's.
     """
-    if not isinstance(optimizer, torch.optim.SGD):
-        return
     for group in optimizer.param_groups:
-        for parameter in group["params"] if group["momentum"] else ():
-            if optimizer.state[parameter].get("momentum_buffer") is None:
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        for parameter in group["params"]:
+            if not parameter.requires_grad:
+                optimizer.state.pop(parameter, None)
+            elif isinstance(optimizer, torch.optim.SGD) and group["momentum"]:
+                state = optimizer.state[parameter]
+                if state.get("momentum_buffer") is None:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)

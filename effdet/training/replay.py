@@ -11,7 +11,7 @@ from effdet import distributed
 from effdet.errors import DivergedError, WeightsError
 from effdet.files import write_atomically
 from effdet.structures import Batch, Target
-from effdet.weights import read_tensors
+from effdet.weights.formats.torch_file import read_tensors
 
 NAMED = 4
 """Images that an error names."""

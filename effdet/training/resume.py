@@ -16,7 +16,7 @@ from typing import Any
 from effdet import distributed, flags
 from effdet.errors import DataError, EffdetError, UsageError, WeightsError
 from effdet.files import FolderLock, check_writable, remove_leftovers
-from effdet.settings import TrainConfig
+from effdet.settings import SETTLED, TrainConfig
 from effdet.training.run_folder import (
     BEST,
     CONFIG,
@@ -74,6 +74,23 @@ def check_same_run(config: TrainConfig, saved: Mapping[str, Any], source: Path) 
         )
 
 
+def as_saved(config: TrainConfig, saved: Mapping[str, Any]) -> TrainConfig:
+    """``config`` with what is left to the weights to say as the run began with it."""
+    if config.weights is None and config.backbone_weights is None:
+        return config.settled(None)
+    values = {name: saved[name] for name in SETTLED if getattr(config, name) is None}
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return dataclasses.replace(config, **values)
+
+
+def goes_on(config: TrainConfig) -> bool:
+    """Whether the run begins with a checkpoint of its own, not with weights of another."""
+    if config.resume != AUTO:
+        return config.resume is not None
+    assert config.output is not None
+    return has_checkpoints(Path(config.output))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Resumed:
     """What a run goes on from.
@@ -94,10 +111,12 @@ class Run:
     Attributes:
         folder: the run folder, the same on all processes.
         resumed: what it goes on from, None for a new run.
+        config: its settings, with nothing left for weights to say.
     """
 
     folder: Path
     resumed: Resumed | None
+    config: TrainConfig
 
 
 def open_run(config: TrainConfig, stack: ExitStack) -> Run:
@@ -117,9 +136,11 @@ def open_run(config: TrainConfig, stack: ExitStack) -> Run:
     resumed = None
     if path is not None:
         checkpoint = load_checkpoint(path)
-        check_same_run(config, checkpoint.training["config"], path)
+        saved = checkpoint.training["config"]
+        config = as_saved(config, saved)
+        check_same_run(config, saved, path)
         resumed = Resumed(path=path, checkpoint=checkpoint)
-    return Run(folder=folder, resumed=resumed)
+    return Run(folder=folder, resumed=resumed, config=config)
 
 
 def _open_run(config: TrainConfig, stack: ExitStack) -> tuple[Path, Path | None]:
@@ -144,11 +165,13 @@ def _open_run(config: TrainConfig, stack: ExitStack) -> tuple[Path, Path | None]
     if found is not None:
         return folder, found[0]
     # Killed before its first checkpoint: the same run from its beginning.
-    check_same_run(config, flags.load_yaml(TrainConfig, folder / CONFIG), folder)
+    saved = flags.load_yaml(TrainConfig, folder / CONFIG)
+    check_same_run(as_saved(config, saved), saved, folder)
     return folder, None
 
 
 def _new_run(config: TrainConfig, stack: ExitStack) -> Path:
+    assert config.model is not None
     folder = create_run_folder(config.output, config.model)
     _take(folder, stack)
     stack.push(functools.partial(_leave_nothing, folder))

@@ -52,10 +52,10 @@ class RateSchedule(ABC):
         """The learning rate of a step before the cool-down."""
 
     def apply(self, optimizer: torch.optim.Optimizer, step: int) -> float:
-        """Set the rate of ``step`` in all groups of ``optimizer`` and return it."""
+        """Set the rate of ``step`` in all groups of ``optimizer``, times their ``lr_factor``."""
         rate = self(step)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_factor", 1.0)
         return rate
 
 
@@ -174,6 +174,32 @@ class NvidiaSchedule(RateSchedule):
         if self.noise is not None and self.noise[0] <= epoch < self.noise[1]:
             rate *= 1 + _noise(self.seed + epoch)
         return rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoPhaseSchedule(RateSchedule):
+    """One schedule after the other.
+
+    Attributes:
+        first: the rates until it ends.
+        then: the rates after that, counted from its own first step.
+    """
+
+    first: RateSchedule
+    then: RateSchedule
+
+    def before_cooldown(self, step: int) -> float:
+        """The rate of the phase of ``step``."""
+        after = step - self.first.total_steps
+        return self.first(step) if after < 0 else self.then(after)
+
+
+def in_two_phases(first: RateSchedule, then: RateSchedule) -> TwoPhaseSchedule:
+    """``first`` as long as it is, ``then`` after it."""
+    total_steps = first.total_steps + then.total_steps
+    return TwoPhaseSchedule(
+        lr=first.lr, warmup_lr=first.warmup_lr, total_steps=total_steps, first=first, then=then
+    )
 
 
 @functools.lru_cache(maxsize=16)

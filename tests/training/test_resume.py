@@ -32,14 +32,14 @@ SMALL: dict[str, Any] = {"model": "efficientdet_lite0", "image_size": (64, 64)}
 
 
 def config(**changes: Any) -> TrainConfig:
-    return TrainConfig(**(SMALL | changes))
+    return TrainConfig(**(SMALL | changes)).settled(None)
 
 
 def checkpoint(step: int, settings: TrainConfig | None = None) -> Checkpoint:
     """Of a run with ``settings``, after so many steps."""
     saved = dataclasses.asdict(settings or config())
     return Checkpoint(
-        model_config=model_config("efficientdet_lite0"),
+        model_config=model_config("efficientdet_lite0", num_classes=1),
         class_map=ClassMap(("cat",), (1,)),
         model={"weight": torch.zeros(2)},
         ema=None,

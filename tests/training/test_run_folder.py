@@ -25,7 +25,7 @@ from effdet.weights import Checkpoint, load_checkpoint, save_checkpoint
 def checkpoint(step: int, value: float | None = None, **training: object) -> Checkpoint:
     """Of a run whose only weight is ``value``, by default the step."""
     return Checkpoint(
-        model_config=model_config("efficientdet_lite0"),
+        model_config=model_config("efficientdet_lite0", num_classes=1),
         class_map=ClassMap(("cat",), (1,)),
         model={"weight": torch.tensor([float(step) if value is None else value])},
         ema=None,
