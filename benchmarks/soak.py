@@ -155,7 +155,7 @@ def soak(
         Path(os.devnull).open("w") as nowhere,
         contextlib.redirect_stdout(nowhere),
     ):
-        train.train(config, torch.device("cpu"))
+        train.train(config.settled(None), torch.device("cpu"), None)
     return samples
 
 
