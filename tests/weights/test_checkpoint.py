@@ -367,6 +367,12 @@ def test_a_key_that_the_reader_refuses_is_not_written(
     assert saved.read_bytes() == before
 
 
+def test_the_history_of_a_very_long_run_is_read_again(saved: Path, small: Checkpoint) -> None:
+    history = [{f"figure {i}": epoch + i / 7 for i in range(20)} for epoch in range(10_000)]
+    save_checkpoint(dataclasses.replace(small, training={"history": history}), saved)
+    assert load_checkpoint(saved).training["history"] == history
+
+
 def test_empty_bytes_which_pytorch_cannot_read_are_not_written(
     saved: Path, small: Checkpoint
 ) -> None:

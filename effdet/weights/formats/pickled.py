@@ -32,16 +32,14 @@ MAX_BYTES = 16 * 2**20
 """Of one pickle; the largest detector with its optimizer state needs one."""
 
 MAX_OPERATIONS = 2_000_000
-"""Of one pickle; the largest detector with its optimizer state needs half a million."""
+"""Of one pickle; the largest detector with average and momentum needs 210,000."""
 
 _STOP = ord(".")
-_LONGEST_NAME = 256
+_LONGEST_NAME, _MOST_ARGUMENTS = 256, 8
 _UINT2, _UINT4, _INT4 = struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<i")
 _DOUBLE = struct.Struct(">d")
 _PER_ITEM = 32
 """Bytes that an item of a container counts for."""
-
-_NEITHER = "which is neither a tensor nor a plain value"
 
 
 class Pickle:
@@ -101,16 +99,9 @@ class Pickle:
         for _ in range(MAX_OPERATIONS):
             code = content[self.end]
             self.end += 1
-            operation = operations.get(code)
-            if operation is not None:
-                operation(self)
-            elif code == _STOP:
+            if code == _STOP:
                 return self._result()
-            else:
-                name = _KNOWN.get(chr(code), hex(code))
-                raise NotAllowedError(
-                    f"holds the pickle operation {name}, which torch.save does not write"
-                )
+            operations[code](self)
         raise NotAllowedError(f"not read: a pickle of more than {MAX_OPERATIONS} operations")
 
     def _result(self) -> Any:
@@ -145,7 +136,12 @@ class Pickle:
         self.end = end + 1
         return line
 
-    # --- operations: what they do is the documentation of pickletools ---
+    # --- operations; what they do is the documentation of pickletools ---
+
+    def _unknown(self) -> None:
+        code = self.content[self.end - 1]
+        name = _KNOWN.get(chr(code), hex(code))
+        raise NotAllowedError(f"holds the pickle operation {name}, which torch.save does not write")
 
     def _protocol(self) -> None:
         version = self._byte()
@@ -188,19 +184,11 @@ class Pickle:
     def _global(self) -> None:
         name = f"{self._line()}.{self._line()}"
         value = NAMES.get(name)
-        if value is None and (name in INERT_CALLS or name == NAMESPACE):
-            if not self._inert:
-                raise NotAllowedError(
-                    f"holds {name}, {_NEITHER}; `effdet convert` reads such files"
-                )
+        if value is None and self._inert and (name in INERT_CALLS or name == NAMESPACE):
             self.found[name] = None
             value = Global(name)
-        if value is None and name.startswith(("torch._utils._rebuild_", "torch._tensor._rebuild_")):
-            raise NotAllowedError(f"holds {shown(name)}, a kind of tensor that is not read")
         if value is None:
-            raise NotAllowedError(
-                f"holds {shown(name)}, {_NEITHER}; such files can run code and are not read"
-            )
+            raise NotAllowedError(_refusal(name))
         self._stack.append(value)
 
     def _call(self) -> None:
@@ -210,6 +198,8 @@ class Pickle:
         call = CALLS.get(name) or INERT_CALLS.get(name)
         if call is None or type(arguments) is not tuple:
             raise NotAllowedError(f"holds a call of {shown(function)}, which is not read")
+        if len(arguments) > _MOST_ARGUMENTS:
+            raise ValueError("too many arguments")
         if name not in TENSORS:
             self._count_copied(arguments)
         self._stack[-1] = call(*arguments)
@@ -257,8 +247,13 @@ class Pickle:
         self._stack.append(content.decode("utf-8", "surrogatepass"))
 
 
-def _signed(content: bytes) -> int:
-    return int.from_bytes(content, "little", signed=True)
+def _refusal(name: str) -> str:
+    if name.startswith(("torch._utils._rebuild_", "torch._tensor._rebuild_")):
+        return f"holds {shown(name)}, a kind of tensor that is not read"
+    reason = "such files can run code and are not read"
+    if name in INERT_CALLS or name == NAMESPACE:
+        reason = "`effdet convert` reads such files"
+    return f"holds {shown(name)}, which is neither a tensor nor a plain value; {reason}"
 
 
 _KNOWN = {operation.code: operation.name for operation in opcodes}
@@ -266,41 +261,40 @@ _KNOWN = {operation.code: operation.name for operation in opcodes}
 _METADATA = ["_metadata"]
 """What ``nn.Module.state_dict`` hangs onto its dict: versions of modules. It is left out."""
 
-_OPERATIONS: dict[int, Callable[[Pickle], object]] = {
-    ord(code): operation
-    for code, operation in {
-        b"\x80": Pickle._protocol,
-        b"(": Pickle._mark,
-        b"}": lambda p: p._stack.append({}),
-        b"]": lambda p: p._stack.append([]),
-        b")": lambda p: p._stack.append(()),
-        b"t": Pickle._tuple,
-        b"\x85": lambda p: p._tuple_of(1),
-        b"\x86": lambda p: p._tuple_of(2),
-        b"\x87": lambda p: p._tuple_of(3),
-        b"a": lambda p: p._append([p._stack.pop()]),
-        b"e": lambda p: p._append(p._above_mark()),
-        b"s": lambda p: p._set([p._stack.pop(), p._stack.pop()][::-1]),
-        b"u": lambda p: p._set(p._above_mark()),
-        b"N": lambda p: p._stack.append(None),
-        b"\x88": lambda p: p._stack.append(True),
-        b"\x89": lambda p: p._stack.append(False),
-        b"K": lambda p: p._stack.append(p._byte()),
-        b"M": lambda p: p._stack.append(p._number(_UINT2)),
-        b"J": lambda p: p._stack.append(p._number(_INT4)),
-        b"\x8a": lambda p: p._stack.append(_signed(p._take(p._byte()))),
-        b"G": lambda p: p._stack.append(p._number(_DOUBLE)),
-        b"X": Pickle._text,
-        b"U": lambda p: p._stack.append(p._take(p._byte()).decode("utf-8")),
-        b"h": lambda p: p._stack.append(p._memo[p._byte()]),
-        b"j": lambda p: p._stack.append(p._memo[p._number(_UINT4)]),
-        b"q": Pickle._remember,
-        b"r": Pickle._remember_long,
-        b"c": Pickle._global,
-        b"R": Pickle._call,
-        b"\x81": Pickle._new_object,
-        b"b": Pickle._set_state,
-        b"Q": Pickle._persistent,
-    }.items()
+_ALLOWED: dict[bytes, Callable[[Pickle], object]] = {
+    b"\x80": Pickle._protocol,
+    b"(": Pickle._mark,
+    b"}": lambda p: p._stack.append({}),
+    b"]": lambda p: p._stack.append([]),
+    b")": lambda p: p._stack.append(()),
+    b"t": Pickle._tuple,
+    b"\x85": lambda p: p._tuple_of(1),
+    b"\x86": lambda p: p._tuple_of(2),
+    b"\x87": lambda p: p._tuple_of(3),
+    b"a": lambda p: p._append([p._stack.pop()]),
+    b"e": lambda p: p._append(p._above_mark()),
+    b"s": lambda p: p._set([p._stack.pop(), p._stack.pop()][::-1]),
+    b"u": lambda p: p._set(p._above_mark()),
+    b"N": lambda p: p._stack.append(None),
+    b"\x88": lambda p: p._stack.append(True),
+    b"\x89": lambda p: p._stack.append(False),
+    b"K": lambda p: p._stack.append(p._byte()),
+    b"M": lambda p: p._stack.append(p._number(_UINT2)),
+    b"J": lambda p: p._stack.append(p._number(_INT4)),
+    b"\x8a": lambda p: p._stack.append(int.from_bytes(p._take(p._byte()), "little", signed=True)),
+    b"G": lambda p: p._stack.append(p._number(_DOUBLE)),
+    b"X": Pickle._text,
+    b"U": lambda p: p._stack.append(p._take(p._byte()).decode("utf-8")),
+    b"h": lambda p: p._stack.append(p._memo[p._byte()]),
+    b"j": lambda p: p._stack.append(p._memo[p._number(_UINT4)]),
+    b"q": Pickle._remember,
+    b"r": Pickle._remember_long,
+    b"c": Pickle._global,
+    b"R": Pickle._call,
+    b"\x81": Pickle._new_object,
+    b"b": Pickle._set_state,
+    b"Q": Pickle._persistent,
 }
 """The operations that PyTorch's own restricted reader knows too, without those for sets."""
+
+_OPERATIONS = [_ALLOWED.get(bytes([code]), Pickle._unknown) for code in range(256)]

@@ -74,9 +74,9 @@ def _parameter(*arguments: Any) -> Placed:
 
 def _ordered_dict(*arguments: Any) -> OrderedDict[Any, Any]:
     """Empty, or as Python 2 wrote it, from a list of pairs."""
+    if not arguments:
+        return OrderedDict()
     match arguments:
-        case ():
-            return OrderedDict()
         case (list(pairs),):
             for key, _ in pairs:
                 check_key(key)

@@ -4,6 +4,7 @@
 import math
 import operator
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,6 @@ MAX_DIMENSIONS = 64
 MAX_VALUES = 1_000_000
 """As counted by somebody who walks through all containers, each as often as it is referred to."""
 
-_PLAIN = {type(None), bool, int, float, str, bytes, torch.dtype}
 MAX_KEY = 4096
 """Characters; comparing long ones is work."""
 
@@ -120,6 +120,10 @@ class InertDtype(str):
                 raise NotAllowedError("holds a numpy.dtype of several fields, which is not read")
 
 
+_LEAVES = {type(None), bool, int, float, str, bytes, torch.dtype, Placed, InertDtype}
+_CONTAINERS = {dict, OrderedDict, InertNamespace, list, tuple}
+
+
 def check_key(key: Any) -> None:
     """Refuse keys of dicts that are not plain, or whose hashes somebody could have chosen.
 
@@ -143,28 +147,25 @@ def check_value(value: Any) -> None:
     Raises:
         NotAllowedError: naming what is wrong.
     """
-    count, _ = _measure(value, {}, 0)
+    _count((value,), 0, 0)
+
+
+def _count(values: Collection[Any], count: int, depth: int) -> int:
+    """``count`` and the number of values in ``values``, as often as they are referred to."""
+    count += len(values)
     if count > MAX_VALUES:
         raise NotAllowedError(f"not read: more than {MAX_VALUES} values")
-
-
-def _measure(value: Any, known: dict[int, tuple[int, int]], depth: int) -> tuple[int, int]:
-    """Number of values in ``value`` and its height; ``known`` has those of seen containers."""
-    kind = type(value)
-    if kind in _PLAIN or kind is Placed or kind is InertDtype:
-        return 1, 0
-    if kind not in (dict, OrderedDict, InertNamespace, list, tuple):
-        raise NotAllowedError(f"holds {shown(value)} by itself, which is not read")
-    count, height = known.get(id(value), (1, 1))
-    # A container in itself is not known while it is being measured, and has no end.
-    if depth + height > MAX_DEPTH:
-        raise NotAllowedError(f"not read: containers more than {MAX_DEPTH} deep")
-    if id(value) not in known:
-        for item in value.values() if isinstance(value, dict) else value:
-            below, item_height = _measure(item, known, depth + 1)
-            count, height = count + below, max(height, item_height + 1)
-        known[id(value)] = count, height
-    return count, height
+    for value in values:
+        kind = type(value)
+        if kind in _LEAVES:
+            continue
+        if kind not in _CONTAINERS:
+            raise NotAllowedError(f"holds {shown(value)} by itself, which is not read")
+        if depth == MAX_DEPTH:
+            raise NotAllowedError(f"not read: containers more than {MAX_DEPTH} deep")
+        items = value.values() if isinstance(value, dict) else value
+        count = _count(items, count, depth + 1)
+    return count
 
 
 def shown(value: Any) -> str:

@@ -5,16 +5,16 @@ import functools
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from effdet.errors import WeightsError
 from effdet.weights.formats.pickled_values import shown
+from effdet.weights.formats.plain import read_plain
 from effdet.weights.tensor_file import StoredTensor, TensorFile
 
 METADATA = "__metadata__"
@@ -39,28 +39,31 @@ def open_safetensors(path: str | Path) -> TensorFile:
             header must belong to exactly one tensor.
     """
     path = Path(path)
-    header = _parsed(read_header(path), path)
-    for name in header:
-        if not name.isprintable():
-            raise WeightsError(f"{path}: a tensor has the name {shown(name)}, expected a text")
+    content = read_header(path)
+    header = _parsed(content, path)
+    metadata = header.pop(METADATA, None) or {}
     try:
-        file = safe_open(path, framework="pt")
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        tensors = {
-            name: StoredTensor(
-                tuple(part.get_shape()),
-                _dtype(part.get_dtype(), name, path),
-                functools.partial(_read, file, path, name),
-            )
-            for name, part in slices.items()
-        }
-    except (SafetensorError, OSError, ValueError) as error:
-        if isinstance(error, WeightsError):
-            raise
+        with safe_open(path, framework="pt") as file:  # checks types, shapes and offsets
+            names = set(file.keys())
+    except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: damaged: {shown(str(error))}") from error
-    return TensorFile(
-        path=path, form="safetensors", tensors=tensors, values=header.get(METADATA) or {}
-    )
+    if names != header.keys():
+        raise WeightsError(f"{path}: damaged: its header can be read in two ways")
+    start = 8 + len(content)
+    tensors = {name: _stored(name, entry, start, path) for name, entry in header.items()}
+    return TensorFile(path=path, form="safetensors", tensors=tensors, values=metadata)
+
+
+def _stored(name: str, entry: Mapping[str, Any], start: int, path: Path) -> StoredTensor:
+    if not name.isprintable():
+        raise WeightsError(f"{path}: a tensor has the name {shown(name)}, expected a text")
+    if entry["dtype"] not in DTYPES:
+        kind = shown(entry["dtype"])
+        raise WeightsError(f"{path}: {name} has the type {kind}, which is not read")
+    shape, dtype = tuple(entry["shape"]), DTYPES[entry["dtype"]]
+    offset = start + entry["data_offsets"][0]
+    read = functools.partial(read_plain, path, name, offset, shape, dtype)
+    return StoredTensor(shape, dtype, read)
 
 
 def read_header(path: Path) -> bytes:
@@ -119,18 +122,3 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         counts = Counter(name for name, _ in pairs)
         raise _TwiceError(counts.most_common(1)[0][0])
     return values
-
-
-def _dtype(code: str, name: str, path: Path) -> torch.dtype:
-    if code not in DTYPES:
-        raise WeightsError(f"{path}: {shown(name)} has the type {shown(code)}, which is not read")
-    return DTYPES[code]
-
-
-def _read(file: Any, path: Path, name: str) -> Tensor:
-    try:
-        # What the reader gives lies in the mapped file.
-        tensor: Tensor = file.get_tensor(name).clone()
-    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-        raise WeightsError(f"{path}: {shown(name)} cannot be read: {shown(str(error))}") from error
-    return tensor

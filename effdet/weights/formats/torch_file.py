@@ -32,6 +32,7 @@ from effdet.weights.formats.pickled_values import (
     StorageType,
     shown,
 )
+from effdet.weights.formats.plain import read_plain
 from effdet.weights.formats.state_dicts import pick
 from effdet.weights.tensor_file import StoredTensor, TensorFile
 
@@ -254,34 +255,31 @@ def _read(placed: Placed, path: Path, name: str) -> Tensor:
         WeightsError: where they cannot be read or are not those that were written.
     """
     itemsize, storage = placed.dtype.itemsize, placed.storage
-    content = torch.empty(placed.span * itemsize, dtype=torch.uint8)
-    whole = content.nbytes == storage.size
-    with _opened(path) as file:
-        if not whole and storage.crc32 and not storage.checked:
-            _check_crc(file, storage, path, name)
-        file.seek(storage.start + placed.offset * itemsize)
-        if file.readinto(content.numpy().data) < content.nbytes:
-            raise WeightsError(f"{path}: {name}: cut; the file was changed since it was opened")
-    if whole and storage.crc32 not in (0, zlib.crc32(content.numpy().data)):
-        raise _wrong_crc(path, name)
+    size = placed.span * itemsize
+    start = storage.start + placed.offset * itemsize
+    content = read_plain(path, name, start, (size,), torch.uint8)
+    if size == storage.size:
+        crc32 = zlib.crc32(content.numpy().data)
+    elif storage.crc32 and not storage.checked:
+        crc32 = _crc_of(storage, path)
+        storage.checked = crc32 == storage.crc32
+    else:
+        crc32 = storage.crc32
+    if storage.crc32 not in (0, crc32):
+        raise WeightsError(
+            f"{path}: {name}: damaged: not the bytes that were written (CRC-32 differs)"
+        )
     # Of a bool only 0 and 1 are defined.
     flat = content != 0 if placed.dtype == torch.bool else content.view(placed.dtype)
     return flat.as_strided(placed.shape, placed.strides).contiguous()
 
 
-def _check_crc(file: BufferedReader, storage: Storage, path: Path, name: str) -> None:
-    """Check a storage that several tensors share, once."""
-    file.seek(storage.start)
+def _crc_of(storage: Storage, path: Path) -> int:
+    """The checksum of a storage that several tensors share."""
     left, crc32 = storage.size, 0
-    while left and (block := file.read(min(left, 1 << 20))):
-        crc32 = zlib.crc32(block, crc32)
-        left -= len(block)
-    if crc32 != storage.crc32:
-        raise _wrong_crc(path, name)
-    storage.checked = True
-
-
-def _wrong_crc(path: Path, name: str) -> WeightsError:
-    return WeightsError(
-        f"{path}: {name}: damaged: not the bytes that were written (CRC-32 differs)"
-    )
+    with _opened(path) as file:
+        file.seek(storage.start)
+        while left and (block := file.read(min(left, 1 << 20))):
+            crc32 = zlib.crc32(block, crc32)
+            left -= len(block)
+    return crc32

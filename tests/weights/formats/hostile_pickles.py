@@ -156,6 +156,10 @@ def costs() -> dict[str, bytes]:
         "a text of digits": call(name("builtins", "int"), text("9" * 4_000_000)),
         "a codec that compresses": call(TO_BYTES, text("x" * 1_000_000), text("zlib")),
         "2,100,000 operations": list_of(b"N" * 2_100_000),
+        "1,900,000 dicts": list_of(b"}" * 1_900_000),
+        "a call with many values": list_of(
+            b"(" + b"N" * 100_000 + b"t" + keep(0), (REBUILD + recall(0) + b"R") * 20_000
+        ),
         "a pickle of 20 MB": text("x" * 20_000_000),
     }
 
