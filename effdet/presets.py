@@ -3,7 +3,7 @@
 
 ``demo``: the built-in set from random weights.
     ``python train.py --preset demo --output runs/demo``
-    Two CPU cores: 9 minutes, AP 0.698 (benchmarks/results/demo_shapes.json).
+    Two CPU cores: 7 minutes, AP 0.721 (benchmarks/results/demo_shapes.json).
 
 ``finetune``: a small set of your own from ImageNet backbone weights or, with ``--weights``, from a
     detector.
