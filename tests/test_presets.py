@@ -64,6 +64,21 @@ def test_the_measured_figures_are_those_of_the_result_files() -> None:
     assert f"AP50 {cells['validation']['figures']['AP50']:.2f}" in presets.__doc__
 
 
+def test_the_guide_tells_the_measured_figures_of_fine_tuning() -> None:
+    runs = json.loads((ROOT / "benchmarks" / "results" / "finetune_bccd.json").read_text())["runs"]
+    aps = {name: run["epochs"][-1]["AP"] for name, run in runs.items()}
+    part = GUIDE.read_text().split("Measured on 205 images")[1].split("**Averages.**")[0]
+    assert len(aps) == 5
+    for name, ap in aps.items():
+        assert f"{ap:.3f}" in part, name
+    assert aps["one_phase"] > aps["scratch"] + 0.1
+
+
+def test_the_finetune_presets_rate_is_0_001_at_its_own_batch() -> None:
+    rates = schedule_of(TrainConfig(**PRESETS["finetune"]), images=800, processes=1)
+    assert rates.lr == pytest.approx(0.001)
+
+
 def test_nvidias_rates_are_the_published_ones_at_coco_on_eight_gpus() -> None:
     config = TrainConfig(**PRESETS["nvidia"])
     rates = schedule_of(config, images=118_287, processes=8)
