@@ -85,7 +85,28 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
 
 def one_line(error: BaseException) -> str:
     """What ``error`` says, without its line breaks."""
-    return " ".join(str(error).split())
+    return printable(" ".join(str(error).split()))
+
+
+def printable(text: str) -> str:
+    """``text`` with every character that is not printable as its escape.
+
+    Names come from files of others: none may move a terminal's cursor or begin a line of its own.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """:func:`printable` of each line."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def shown(value: object, length: int = 80) -> str:
+    """``value`` as it stands in an error message: its ``repr``, printable and cut at ``length``."""
+    text = printable(repr(value))
+    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def run(
@@ -103,16 +124,17 @@ def run(
     debug = "--debug" in sys.argv or os.environ.get("EFFDET_DEBUG") == "1"
     try:
         main()
+        _flush()
     except KeyboardInterrupt:
         _tell(f"{program}: interrupted")
         code = 130
     except BrokenPipeError:
         # Whoever read our output (`| head`) has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         code = 141
     except (EffdetError, OSError) as error:
         if debug:
-            traceback.print_exc()
+            _tell(printable_lines(traceback.format_exc().rstrip()))
         line = f"{program}: error: {one_line(error)}"
         if report(line) or debug:
             _tell(line)
@@ -120,6 +142,20 @@ def run(
     else:
         return
     raise SystemExit(code)
+
+
+def _flush() -> None:
+    """Write what is printed; what cannot be must not be tried again when Python ends."""
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _silence()
+            raise
+
+
+def _silence() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _tell(line: str) -> None:

@@ -74,6 +74,20 @@ def check_writable(folder: Path) -> None:
             _sync_folder(parent)
 
 
+def check_name(path: Path) -> None:
+    """Try whether a file can be written under this name, which stays as it is.
+
+    Raises:
+        UsageError: with the system's reason.
+    """
+    temporary = _temporary(path)
+    try:
+        os.close(_create(temporary))
+        temporary.unlink()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
 def write_atomically(
     path: str | Path, write: Callable[[BinaryIO], object], *, size: int | None = None
 ) -> None:

@@ -8,18 +8,28 @@ field. Values come, later ones winning, from the defaults, a preset, ``--config 
 import argparse
 import contextlib
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, Union
 
-import yaml
-
-from effdet.errors import UsageError, nearest
+from effdet.errors import UsageError, nearest, shown
 from effdet.files import replace_text
+from effdet.yaml_file import dump_yaml, read_yaml
 
 Config = TypeVar("Config")
+
+LARGEST_NUMBER = 2**63 - 1
+"""Whole numbers beyond it fit into no tensor and no file format."""
+
+_EXPECTED = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text, in quotes where it looks like something else",
+}
 
 
 def option(
@@ -88,7 +98,9 @@ def parse(
     parser.add_argument("--config", metavar="FILE", help="YAML file with values for these options")
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     if presets:
-        parser.add_argument("--preset", choices=sorted(presets), help="named set of values")
+        choice = functools.partial(_from_word, Literal[tuple(sorted(presets))])
+        names = f"{{{','.join(sorted(presets))}}}"
+        parser.add_argument("--preset", type=choice, metavar=names, help="named set of values")
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         _add_flag(parser, field, hints[field.name])
@@ -103,24 +115,43 @@ def parse(
 
 
 def load_yaml(cls: type[Any], path: str | Path) -> dict[str, Any]:
-    """The values of a YAML file, every key checked against the fields of ``cls``."""
-    try:
-        values = yaml.safe_load(Path(path).read_text())
-    except FileNotFoundError as error:
-        raise UsageError(f"{path}: no such configuration file") from error
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{path}: not a YAML file: {error}") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{path}: expected 'option: value' lines, found {type(values).__name__}")
+    """The values of a YAML file, every key checked against the fields of ``cls``.
+
+    Raises:
+        UsageError: naming file, line and column, what was expected and what was found.
+    """
     fields = {field.name: field for field in dataclasses.fields(cls)}
-    for key in values:
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for key, entry in read_yaml(path).items():
         if key not in fields:
-            raise UsageError(f"{path}: unknown option {key!r}{nearest(str(key), fields)}")
+            raise UsageError(
+                f"{entry.key_place}: unknown option {shown(key)}{nearest(key, fields)}"
+            )
         if not fields[key].metadata["in_file"]:
-            raise UsageError(f"{path}: give {_flag(fields[key])} on the command line, not here")
-    return {key: _checked(cls, key, value, path) for key, value in values.items()}
+            flag = _flag(fields[key])
+            raise UsageError(f"{entry.key_place}: give {flag} on the command line, not here")
+        try:
+            values[key] = _checked(hints[key], entry.value)
+        except ValueError as error:
+            raise UsageError(f"{entry.place}: {key} must be {error}") from error
+    return values
+
+
+def checked_values(cls: type[Any], values: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
+    """Values that ``source`` gives for fields of ``cls``, each of its field's type.
+
+    Raises:
+        UsageError: naming the source, the field and the value.
+    """
+    hints = typing.get_type_hints(cls)
+    checked = {}
+    for key, value in values.items():
+        try:
+            checked[key] = _checked(hints[key], list(value) if isinstance(value, tuple) else value)
+        except ValueError as error:
+            raise UsageError(f"{source}: {key} must be {error}") from error
+    return checked
 
 
 def save_yaml(config: Any, path: str | Path, *, leave_out: Sequence[str] = ()) -> None:
@@ -135,7 +166,7 @@ def save_yaml(config: Any, path: str | Path, *, leave_out: Sequence[str] = ()) -
         if field.name not in leave_out and field.metadata["in_file"]
     }
     values = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-    replace_text(path, yaml.safe_dump(values, sort_keys=False))
+    replace_text(path, dump_yaml(values))
 
 
 def build(cls: type[Config], values: Mapping[str, Any]) -> Config:
@@ -164,16 +195,12 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hi
         return
     if kind is bool:
         parser.add_argument(_flag(field), action=argparse.BooleanOptionalAction, help=text)
-    elif typing.get_origin(kind) is Literal:
-        choices = typing.get_args(kind)
-        parser.add_argument(_flag(field), choices=choices, nargs=count, help=text)
-    elif count is not None:
-        convert: Any = kind
-        name = field.name.upper()
-        parser.add_argument(_flag(field), type=convert, nargs=count, metavar=name, help=text)
-    else:
-        convert = kind
-        parser.add_argument(_flag(field), type=convert, metavar=field.name.upper(), help=text)
+        return
+    name = field.name.upper()
+    if typing.get_origin(kind) is Literal:
+        name = f"{{{','.join(typing.get_args(kind))}}}"
+    convert = functools.partial(_from_word, kind)
+    parser.add_argument(_flag(field), type=convert, nargs=count, metavar=name, help=text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,13 +208,6 @@ class _NumberOr:
     """The type ``int | Literal["word"]``: a whole number, or one of a few words."""
 
     words: tuple[str, ...]
-
-    @property
-    def __name__(self) -> str:
-        return " or ".join(("a whole number", *self.words))
-
-    def __call__(self, text: str) -> int | str:
-        return text if text in self.words else int(text)
 
 
 def _element(hint: object) -> tuple[Any, int | str | None]:
@@ -203,39 +223,56 @@ def _element(hint: object) -> tuple[Any, int | str | None]:
     return hint, None
 
 
-def _checked(cls: type[Any], key: str, value: Any, path: str | Path) -> Any:
-    """``value`` as the type of field ``key``, or an error that names file, field and value."""
-    hint = typing.get_type_hints(cls)[key]
-    optional = type(None) in typing.get_args(hint)
-    if value is None and optional:
+def _from_word(kind: Any, word: str) -> Any:
+    """A word of the command line as a value of ``kind``.
+
+    Raises:
+        argparse.ArgumentTypeError: saying what was expected.
+    """
+    is_number = kind in (int, float) or (isinstance(kind, _NumberOr) and word not in kind.words)
+    value: Any = word
+    if is_number:
+        with contextlib.suppress(ValueError):
+            value = float(word) if kind is float else int(word)
+    try:
+        return _scalar(kind, value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be {error}") from error
+
+
+def _checked(hint: Any, value: Any) -> Any:
+    """``value`` of a file as the type ``hint``; a ValueError says what was expected."""
+    if value is None and type(None) in typing.get_args(hint):
         return None
     kind, count = _element(hint)
-    if count is not None:
-        if not isinstance(value, list) or (isinstance(count, int) and len(value) != count):
-            raise UsageError(f"{path}: {key} must be a list, found {value!r}")
-        return tuple(_scalar(kind, key, item, path) for item in value)
-    return _scalar(kind, key, value, path)
+    if count is None:
+        return _scalar(kind, value)
+    if count == "+" and isinstance(value, str | int | float):
+        value = [value]  # as on the command line
+    if not isinstance(value, list) or (isinstance(count, int) and len(value) != count):
+        size = f"of {count} " if isinstance(count, int) else ""
+        raise ValueError(f"a list {size}such as [a, b], found {shown(value)}")
+    return tuple(_scalar(kind, item) for item in value)
 
 
-def _scalar(kind: Any, key: str, value: Any, path: str | Path) -> Any:
+def _scalar(kind: Any, value: Any) -> Any:
+    """``value``, which must be a ``kind``; whole numbers are taken for floats."""
     if typing.get_origin(kind) is Literal:
-        if value not in typing.get_args(kind):
-            choices = ", ".join(map(str, typing.get_args(kind)))
-            raise UsageError(f"{path}: {key} must be one of {choices}, found {value!r}")
+        words = typing.get_args(kind)
+        if value not in words:
+            near = nearest(value, words) if isinstance(value, str) else ""
+            raise ValueError(f"one of {', '.join(words)}, found {shown(value)}{near}")
         return value
     if isinstance(kind, _NumberOr):
         if isinstance(value, str) and value in kind.words:
             return value
-        if type(value) is not int:
-            raise UsageError(f"{path}: {key} must be {kind.__name__}, found {value!r}")
+        if type(value) is not int or abs(value) > LARGEST_NUMBER:
+            expected = " or ".join(("a whole number", *kind.words))
+            raise ValueError(f"{expected}, found {shown(value)}")
         return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and type(value) is int:
         with contextlib.suppress(OverflowError):
             return float(value)
-    if kind is float and isinstance(value, str):
-        # YAML 1.1 reads 4e-5, without a dot, as a word.
-        with contextlib.suppress(ValueError):
-            return float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise UsageError(f"{path}: {key} must be {kind.__name__}, found {value!r}")
+    if type(value) is not kind or (kind is int and abs(value) > LARGEST_NUMBER):
+        raise ValueError(f"{_EXPECTED[kind]}, found {shown(value)}")
     return value

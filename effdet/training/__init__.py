@@ -2,7 +2,12 @@
 """The training loop and what it needs."""
 
 from effdet.training.attendant import Attendant
-from effdet.training.batch_size import explained_memory_errors, find_batch_size
+from effdet.training.build import (
+    build_trainer,
+    explain_memory_errors,
+    schedule_of,
+    with_batch_size,
+)
 from effdet.training.checkpoint import Checkpointer
 from effdet.training.control import Control, Orders
 from effdet.training.ema import ModelEma
@@ -16,8 +21,7 @@ from effdet.training.progress import Progress
 from effdet.training.replay import load_batches, save_batches
 from effdet.training.resume import Resumed, Run, goes_on, open_run, saved_settings
 from effdet.training.run_folder import BEST, LAST
-from effdet.training.schedule import RateSchedule, build_schedule, in_two_phases
-from effdet.training.sync_bn import synchronize_batch_norm
+from effdet.training.schedule import RateSchedule, build_schedule
 
 __all__ = [
     "BEST",
@@ -37,11 +41,10 @@ __all__ = [
     "Trainer",
     "build_optimizer",
     "build_schedule",
-    "explained_memory_errors",
-    "find_batch_size",
+    "build_trainer",
+    "explain_memory_errors",
     "freeze",
     "goes_on",
-    "in_two_phases",
     "load_batches",
     "open_run",
     "plan_freezing",
@@ -49,7 +52,8 @@ __all__ = [
     "report",
     "save_batches",
     "saved_settings",
+    "schedule_of",
     "seed_epoch",
-    "synchronize_batch_norm",
     "train_one_epoch",
+    "with_batch_size",
 ]

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings of the programs: every field of these dataclasses is an option."""
+"""Settings of ``train.py``."""
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,16 +18,21 @@ from effdet.config import (
 )
 from effdet.errors import UsageError
 from effdet.flags import option
-
-AmpDtype = Literal["float16", "bfloat16"]
-NMS = Literal["gaussian", "linear", "hard"]
-Schedule = Literal["cosine", "automl", "nvidia", "step", "polynomial", "constant"]
-Optimizer = Literal["sgd", "adamw"]
-Evaluator = Literal["faster", "pycocotools"]
-Normalizer = Literal["global", "process"]
-WeightsToValidate = Literal["both", "ema", "raw"]
-Console = Literal["auto", "lines", "dllogger"]
-Sink = Literal["tensorboard", "wandb", "mlflow"]
+from effdet.settings.data import DataConfig
+from effdet.settings.postprocess import PostprocessConfig
+from effdet.settings.values import (
+    AmpDtype,
+    Console,
+    Evaluator,
+    Normalizer,
+    Optimizer,
+    Schedule,
+    Sink,
+    WeightsToValidate,
+    require,
+    require_amp,
+    require_input,
+)
 
 MAX_JITTER = 100
 """Times the size of an image; the picture would be of a few of its pixels."""
@@ -44,53 +48,8 @@ UNFREEZE_LR_FACTOR = 1.0
 """Default factor on the rates after ``--freeze-epochs``."""
 
 
-def _require(
-    settings: Any, names: Iterable[str], holds: Callable[[float], bool], text: str
-) -> None:
-    for name in names:
-        if not holds(getattr(settings, name)):
-            raise UsageError(f"{name} must be {text}, got {getattr(settings, name)}")
-
-
 @dataclass(frozen=True, kw_only=True)
-class PostprocessConfig:
-    """From network outputs to detections; the defaults are those of published COCO figures."""
-
-    nms: NMS = option("gaussian", help="suppression of overlapping boxes of one class")
-    iou_threshold: float = option(0.5, help="IoU above which hard and linear NMS act, 0-1")
-    sigma: float = option(0.5, help="width of gaussian NMS: a score decays by exp(-IoU^2 / sigma)")
-    score_threshold: float = option(0.001, help="detections scored at or below this are left out")
-    max_candidates: int = option(5000, help="best (anchor, class) pairs an image that enter NMS")
-    max_detections: int = option(100, help="detections an image at most")
-    max_per_class: int = option(0, help="detections of one class an image at most, 0: no limit")
-    class_agnostic: bool = option(False, help="NMS between boxes of different classes too")
-    clip_boxes: bool = option(False, help="clip boxes to the image (published figures do not)")
-
-    def __post_init__(self) -> None:
-        for name in ("iou_threshold", "score_threshold"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name} must be in [0, 1], got {getattr(self, name)}")
-        _require(
-            self, ("sigma",), lambda v: 2.0**-126 <= v < math.inf, "finite and above 0 in float32"
-        )
-        for name in ("max_candidates", "max_detections"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
-        _require(self, ("max_per_class",), lambda v: v >= 0, "at least 0")
-
-
-FOR_PEOPLE = PostprocessConfig(nms="hard", score_threshold=0.3, clip_boxes=True)
-"""For looking at, not for figures: few boxes, each surely meant, all inside the image."""
-
-
-def select_postprocess(settings: Any) -> PostprocessConfig:
-    """The post-processing fields of a program's settings."""
-    names = [field.name for field in dataclasses.fields(PostprocessConfig)]
-    return PostprocessConfig(**{name: getattr(settings, name) for name in names})
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig(PostprocessConfig):
+class TrainConfig(DataConfig, PostprocessConfig):
     """Settings of ``train.py``; the defaults are google/automl's for COCO."""
 
     data: str = option("shapes", help="data folder in COCO layout, or 'shapes': the built-in set")
@@ -208,7 +167,8 @@ class TrainConfig(PostprocessConfig):
     evaluator: Evaluator = option("faster", help="library that computes the COCO figures")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        DataConfig.__post_init__(self)
+        PostprocessConfig.__post_init__(self)
         # fmt: off
         positive = (
             "epochs", "accumulate", "progressive", "lr", "clip_norm", "max_nonfinite",
@@ -219,22 +179,22 @@ class TrainConfig(PostprocessConfig):
             "box_loss_weight", "save_minutes", "save_every", "keep", "patience", "freeze_epochs",
         )
         # fmt: on
-        _require(self, positive, lambda v: 0 < v < math.inf, "finite and above 0")
-        _require(self, at_least_0, lambda v: 0 <= v < math.inf, "finite and at least 0")
+        require(self, positive, lambda v: 0 < v < math.inf, "finite and above 0")
+        require(self, at_least_0, lambda v: 0 <= v < math.inf, "finite and at least 0")
         # Waiting for a loader worker is counted in milliseconds of 31 bits.
-        _require(self, ("timeout",), lambda v: 1 <= v <= 1e6, "seconds in [1, 1e6]")
-        _require(self, ("box_loss_weight",), lambda v: v < 2.0**127, "finite in float32")
+        require(self, ("timeout",), lambda v: 1 <= v <= 1e6, "seconds in [1, 1e6]")
+        require(self, ("box_loss_weight",), lambda v: v < 2.0**127, "finite in float32")
         for name in ("batch_size", "sync_bn"):
             if isinstance(getattr(self, name), int):
-                _require(self, (name,), lambda v: v > 0, "above 0")
+                require(self, (name,), lambda v: v > 0, "above 0")
         below_1 = ("momentum", "ema_decay", "label_smoothing")
-        _require(self, below_1, lambda v: 0 <= v < 1, "in [0, 1)")
-        _require(self, ("alpha", "flip"), lambda v: 0 <= v <= 1, "in [0, 1]")
+        require(self, below_1, lambda v: 0 <= v < 1, "in [0, 1)")
+        require(self, ("alpha", "flip"), lambda v: 0 <= v <= 1, "in [0, 1]")
         if self.workers is not None:
-            _require(self, ("workers",), lambda v: v >= 0, "at least 0")
-            _require(self, ("workers",), lambda v: v <= MAX_WORKERS, f"at most {MAX_WORKERS}")
-        _require(self, ("seed",), lambda v: 0 <= v < 2**32, "in [0, 2^32)")
-        _require_amp(self.amp, self.amp_dtype)
+            require(self, ("workers",), lambda v: v >= 0, "at least 0")
+            require(self, ("workers",), lambda v: v <= MAX_WORKERS, f"at most {MAX_WORKERS}")
+        require(self, ("seed",), lambda v: 0 <= v < 2**32, "in [0, 2^32)")
+        require_amp(self.amp, self.amp_dtype)
         if self.weights and self.backbone_weights:
             raise UsageError("give --weights or --backbone-weights, not both")
         if self.ema_decay == 0 and self.eval_weights == "ema":
@@ -248,7 +208,7 @@ class TrainConfig(PostprocessConfig):
         self._check_sizes()
 
     def _check_transfer(self) -> None:
-        _require_input(self.mean, self.std)
+        require_input(self.mean, self.std)
         if self.partial_weights and self.weights is None:
             raise UsageError("--partial-weights is about --weights; give these too")
         started = self.weights is not None or self.backbone_weights is not None
@@ -421,145 +381,3 @@ def _model_like(like: ModelConfig | ClassifierConfig | None) -> str:
     if like is None:
         return DEFAULT_MODEL
     return next(m.name for m in MODELS.values() if m.backbone == like.backbone)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValidateConfig(PostprocessConfig):
-    """Settings of ``validate.py``."""
-
-    data: str = option("shapes", help="data folder in COCO layout, or 'shapes': the built-in set")
-    split: str = option("val", help="split to validate on: instances_{split}*.json")
-    annotations: str | None = option(None, help="COCO JSON file instead of --split's")
-    images: str | None = option(None, help="folder of the images")
-    weights: str | None = option(None, help="weights to validate: a file, or a public name")
-    predictions: str | None = option(None, help="COCO results file to score instead of a model")
-    use_ema: bool = option(True, help="validate the averaged weights where the file has them")
-    image_size: tuple[int, ...] | None = option(None, help="input pixels: side, or height width")
-    batch_size: int = option(8, help="images a process and step")
-    amp: bool = option(False, help="mixed precision: float16 on CUDA, bfloat16 on CPU")
-    amp_dtype: AmpDtype | None = option(None, help="precision of --amp")
-    channels_last: bool = option(True, help="keep images and features channels-last in memory")
-    device: str | None = option(None, help="cpu, cuda or cuda:N (default: a GPU if there is one)")
-    workers: int | None = option(None, help="loader processes each (default: by CPUs)")
-    evaluator: Evaluator = option("faster", help="library that computes the COCO figures")
-    json: str | None = option(None, help="write the detections here, in COCO's results format")
-    metrics: str | None = option(None, help="write the figures here, as JSON")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require(self, ("batch_size",), lambda v: v > 0, "above 0")
-        if self.workers is not None:
-            _require(self, ("workers",), lambda v: v >= 0, "at least 0")
-        _require_amp(self.amp, self.amp_dtype)
-        if self.predictions is not None and self.json is not None:
-            raise UsageError("--json writes a model's detections; --predictions are there already")
-        if (self.weights is None) == (self.predictions is None):
-            raise UsageError("give --weights to validate a model or --predictions to score a file")
-        if self.predictions is not None and self.annotations is None:
-            raise UsageError("--predictions needs --annotations, the ground truth to score against")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictConfig(PostprocessConfig):
-    """Settings of ``effdet predict``: fewer and surer boxes than validation wants."""
-
-    source: tuple[str, ...] = option(help="images, folders or globs", positional=True)
-    weights: str = option(help="weights of the detector: a file, or a public name")
-    output: str = option(help="folder to create for pictures and predictions.json")
-    classes: tuple[str, ...] = option((), help="names of the only classes to find (default: all)")
-    use_ema: bool = option(True, help="use the averaged weights where the file has them")
-    batch_size: int = option(8, help="images that go through the model at once")
-    device: str | None = option(None, help="cpu, cuda or cuda:N (default: a GPU if there is one)")
-    nms: NMS = option(FOR_PEOPLE.nms, help="suppression of overlapping boxes of one class")
-    score_threshold: float = option(
-        FOR_PEOPLE.score_threshold, help="detections scored at or below this are left out"
-    )
-    clip_boxes: bool = option(FOR_PEOPLE.clip_boxes, help="clip boxes to the image")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require(self, ("batch_size",), lambda v: v > 0, "above 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConvertConfig:
-    """Settings of ``effdet convert``."""
-
-    source: str = option(
-        help="weights of any known kind, or the name of a public release", positional=True
-    )
-    output: str = option(help="file to write, .safetensors or .pt", positional=True)
-    model: str | None = option(None, help="which of models whose tensors are alike (D6, D7)")
-    padding: Padding | None = option(None, help="likewise: as TensorFlow (same) or as PyTorch")
-    classes: tuple[str, ...] = option((), help="names of the class outputs, in their order")
-    mean: tuple[float, float, float] | None = option(
-        None, help="subtracted from RGB values in 0-255, where it is not the usual (AdvProp: 127.5)"
-    )
-    std: tuple[float, float, float] | None = option(
-        None, help="divides them after that (AdvProp: 127.5)"
-    )
-    licence: str = option("", help="licence of the weights, such as Apache-2.0")
-    use_ema: bool = option(True, help="take the averaged weights where the file has them")
-
-    def __post_init__(self) -> None:
-        _require_input(self.mean, self.std)
-        faults = [name for name in self.classes if not name.strip()]
-        faults += [name for name in self.classes if self.classes.count(name) > 1]
-        if faults:
-            raise UsageError(f"classes must be names that differ, got {faults[0]!r}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AverageConfig:
-    """Settings of ``effdet average``."""
-
-    checkpoint: tuple[str, ...] = option(help="checkpoints of one model", positional=True)
-    output: str = option(help="checkpoint to write")
-    best: int = option(0, help="only the so many with the highest AP, 0: all")
-    use_ema: bool = option(True, help="use the averaged weights where a file has them")
-
-    def __post_init__(self) -> None:
-        _require(self, ("best",), lambda v: v == 0 or v >= 2, "2 or more, or 0 for all")
-
-
-@dataclass(frozen=True, kw_only=True)
-class InfoConfig:
-    """Settings of ``effdet info``."""
-
-    files: tuple[str, ...] = option(
-        (), help="weights to look at (default: list the models)", positional=True
-    )
-    json: bool = option(False, help="print JSON for programs")
-    build: bool = option(False, help="print which kernels are compiled, and for what")
-
-    def __post_init__(self) -> None:
-        if self.files and self.build:
-            raise UsageError("give FILES or --build, not both")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DownloadConfig:
-    """Settings of ``effdet download``."""
-
-    names: tuple[str, ...] = option((), help="public releases to fetch", positional=True)
-    list: bool = option(False, help="list the public releases")
-
-    def __post_init__(self) -> None:
-        if not self.names and not self.list:
-            raise UsageError("give NAMES of public releases, or --list to see them")
-
-
-def _require_input(
-    mean: tuple[float, float, float] | None, std: tuple[float, float, float] | None
-) -> None:
-    for value in std or ():
-        if not 0 < value < math.inf:
-            raise UsageError(f"std must be above 0, got {value:g}")
-    for value in mean or ():
-        if not math.isfinite(value):
-            raise UsageError(f"mean must be finite, got {value:g}")
-
-
-def _require_amp(amp: bool, dtype: AmpDtype | None) -> None:
-    if dtype is not None and not amp:
-        raise UsageError(f"--amp-dtype {dtype} needs --amp")

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Choices of the settings, and checks that several of them share."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+from effdet.errors import UsageError
+
+AmpDtype = Literal["float16", "bfloat16"]
+NMS = Literal["gaussian", "linear", "hard"]
+Schedule = Literal["cosine", "automl", "nvidia", "step", "polynomial", "constant"]
+Optimizer = Literal["sgd", "adamw"]
+Evaluator = Literal["faster", "pycocotools"]
+Normalizer = Literal["global", "process"]
+WeightsToValidate = Literal["both", "ema", "raw"]
+Console = Literal["auto", "lines", "dllogger"]
+Sink = Literal["tensorboard", "wandb", "mlflow"]
+
+MAX_PIXELS = 50_000_000
+"""Pixels of an image that is decoded; a few hundred bytes can promise any number of them."""
+
+MOST_PIXELS = 178_956_970
+"""Pixels that Pillow decodes at most, as it is set up."""
+
+
+def require(settings: Any, names: Iterable[str], holds: Callable[[float], bool], text: str) -> None:
+    """Raise :class:`UsageError` for the first field of ``names`` that ``holds`` is not true of."""
+    for name in names:
+        if not holds(getattr(settings, name)):
+            raise UsageError(f"{name} must be {text}, got {getattr(settings, name)}")
+
+
+def require_pixels(max_pixels: int) -> None:
+    """Refuse a limit that nothing or everything would be beyond."""
+    if not 0 < max_pixels <= MOST_PIXELS:
+        raise UsageError(f"max_pixels must be in [1, {MOST_PIXELS}], got {max_pixels}")
+
+
+def require_input(
+    mean: tuple[float, float, float] | None, std: tuple[float, float, float] | None
+) -> None:
+    """Refuse a normalisation that would divide by 0 or make what is not finite."""
+    for value in std or ():
+        if not 0 < value < math.inf:
+            raise UsageError(f"std must be above 0, got {value:g}")
+    for value in mean or ():
+        if not math.isfinite(value):
+            raise UsageError(f"mean must be finite, got {value:g}")
+
+
+def require_amp(amp: bool, dtype: AmpDtype | None) -> None:
+    """Refuse a precision that would be without effect."""
+    if dtype is not None and not amp:
+        raise UsageError(f"--amp-dtype {dtype} needs --amp")
