@@ -1,38 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""COCO data sets: finding their files, and images with boxes as samples.
+"""COCO data sets: images with boxes as samples.
 
 COCO's category ids and ``[x, y, width, height]`` boxes end here; behind this file there are class
 indices and xyxy boxes.
 """
 
-import glob
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from effdet.data.coco_file import (
-    Rows,
-    find_ids,
-    read_boxes,
-    read_classes,
-    read_crowd,
-    read_images,
-    read_json,
-    refuse,
+from effdet.annotations import (
+    AnnotationTable,
+    Faults,
+    Renamed,
+    check_classes,
+    check_image_files,
+    fit_boxes,
+    read_annotations,
+    refuse_repairs,
     some,
 )
-from effdet.data.images import decode_annotated
-from effdet.data.shapes import resolve_data
-from effdet.errors import DataError
+from effdet.data.images import Note, decode_annotated, ignore_notes
+from effdet.errors import DataError, printable, shown
+from effdet.settings import MAX_PIXELS
 from effdet.structures import ClassMap, Target
-
-CLIP_TOLERANCE = 0.01
-"""Pixels. COCO rounds boxes to two decimals, so a smaller overhang is no mistake to be counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +42,10 @@ class DataReport:
         clipped: boxes kept that stuck out of their image and were cut to it.
         dropped_no_area: boxes left out because their width or height is not above 0.
         dropped_outside: boxes left out because they lie wholly outside their image.
-        renamed: category ids that have another name here than in the given class map.
+        renamed: (id, name here, name in the given class map) of categories where they differ.
+        no_id, no_area, no_iscrowd: annotations without such a field: numbered, given the area of
+            their box, taken for no crowd.
+        whole_float, bool_iscrowd: values of another type that were read as the number they mean.
     """
 
     images: int
@@ -57,7 +55,12 @@ class DataReport:
     clipped: int
     dropped_no_area: int
     dropped_outside: int
-    renamed: tuple[int, ...] = ()
+    renamed: tuple[Renamed, ...] = ()
+    no_id: int = 0
+    no_area: int = 0
+    no_iscrowd: int = 0
+    whole_float: int = 0
+    bool_iscrowd: int = 0
 
     @property
     def dropped(self) -> int:
@@ -71,90 +74,20 @@ class DataReport:
         )
         if self.dropped:
             text += f" ({self.dropped_no_area} without area, {self.dropped_outside} outside)"
+        missing = {"id": self.no_id, "area": self.no_area, "iscrowd": self.no_iscrowd}
+        if any(missing.values()):
+            filled = ", ".join(f"{count} {key}" for key, count in missing.items() if count)
+            text += f"; missing fields filled in: {filled}"
+        if self.whole_float:
+            text += f"; whole numbers with a point: {self.whole_float}"
+        if self.bool_iscrowd:
+            text += f"; iscrowd of true or false: {self.bool_iscrowd}"
         if self.renamed:
-            ids = ", ".join(map(str, self.renamed))
-            text += f"; category ids named otherwise than in the class map: {ids}"
+            pairs = [f"{i} ({shown(here)} for {shown(there)})" for i, here, there in self.renamed]
+            text += (
+                f"; {len(pairs)} category ids named otherwise than in the class map: {some(pairs)}"
+            )
         return text
-
-
-def locate(
-    data_dir: str | Path | None,
-    split: str,
-    annotations: str | Path | None = None,
-    images: str | Path | None = None,
-) -> tuple[Path, Path]:
-    """The annotation file and the image folder of a split.
-
-    Without explicit paths: ``annotations/instances_{split}*.json``, and images in the folder named
-    like the rest of that file's name (``instances_train2017.json``: ``train2017/``), in
-    ``{split}/`` or in ``images/``.
-
-    Args:
-        data_dir: the data folder; may be None where both paths are given.
-        split: such as ``train`` or ``val``.
-        annotations: explicit annotation file.
-        images: explicit image folder.
-
-    Raises:
-        DataError: where something is missing or ambiguous: what was looked for, what is there.
-    """
-    if data_dir is None and (annotations is None or images is None):
-        raise DataError("a data folder is needed, or both an annotation file and an image folder")
-    folder = Path(data_dir) if data_dir is not None else Path()
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such data folder")
-    file = Path(annotations) if annotations is not None else _find_annotations(folder, split)
-    if not file.is_file():
-        raise DataError(f"{file}: no such annotation file")
-    image_dir = Path(images) if images is not None else _find_images(folder, split, file)
-    if not image_dir.is_dir():
-        raise DataError(f"{image_dir}: no such image folder")
-    return file, image_dir
-
-
-def locate_split(
-    data: str | Path, split: str, annotations: str | None, images: str | None
-) -> tuple[Path, Path]:
-    """:func:`locate` for a program's ``--data``, which may name the built-in set.
-
-    That set is drawn only where something of it is needed.
-    """
-    explicit = annotations is not None and images is not None
-    return locate(None if explicit else resolve_data(data), split, annotations, images)
-
-
-def _find_annotations(folder: Path, split: str) -> Path:
-    if not split:
-        raise DataError("the split's name is empty; give one such as train or val")
-    wanted = folder / "annotations" / f"instances_{glob.escape(split)}*.json"
-    exact = folder / "annotations" / f"instances_{split}.json"
-    found = sorted(wanted.parent.glob(wanted.name))
-    if exact in found:
-        return exact
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise DataError(f"{wanted}: several files fit ({names}); name the split in full")
-    if not found:
-        raise DataError(f"{wanted}: no such annotation file; {_contents(wanted.parent)}")
-    return found[0]
-
-
-def _find_images(folder: Path, split: str, annotations: Path) -> Path:
-    names = [annotations.stem.removeprefix("instances_"), split, "images"]
-    for name in names:
-        if (folder / name).is_dir():
-            return folder / name
-    wanted = ", ".join(f"{name}/" for name in dict.fromkeys(names))
-    raise DataError(f"{folder}: no image folder ({wanted}); {_contents(folder)}")
-
-
-def _contents(folder: Path) -> str:
-    """What is in ``folder``, for the end of an error message."""
-    if not folder.is_dir():
-        return f"there is no folder {folder}"
-    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
-    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    return f"the folder holds {shown or 'nothing'}"
 
 
 class CocoDataset:
@@ -172,63 +105,92 @@ class CocoDataset:
     """
 
     def __init__(
-        self, annotations: str | Path, images: str | Path, class_map: ClassMap | None = None
+        self,
+        annotations: str | Path | AnnotationTable,
+        images: str | Path,
+        class_map: ClassMap | None = None,
+        *,
+        strict: bool = False,
+        follow_links: bool = False,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         """Read and check an annotation file.
 
         Args:
-            annotations: the file.
+            annotations: the file, or what was read of it before.
             images: the folder that its file names are relative to.
             class_map: the classes of a checkpoint; by default the file's own categories.
+            strict: refuse what would be repaired.
+            follow_links: read images that a link leads to outside of ``images``.
+            max_pixels: larger images are refused before decoding.
 
         Raises:
             DataError: where the file cannot be read or a value cannot be right, with the file, the
-                place in it, the value and the number of such places.
+                places in it, the values and their number.
         """
-        self.annotations, self.images = Path(annotations), Path(images)
-        content = read_json(self.annotations)
-        file_map = read_classes(self.annotations, content["categories"])
+        if not isinstance(annotations, AnnotationTable):
+            annotations = read_annotations(annotations)
+        table = annotations
+        self.annotations, self.images = Path(table.name), Path(images)
+        self.max_pixels = max_pixels
+        file_map = table.class_map()
         self.class_map = class_map if class_map is not None else file_map
-        renamed = _check_classes(self.annotations, file_map, self.class_map)
-        self.image_ids, self._sizes, self._names = read_images(self.annotations, content["images"])
-        rows = content["annotations"]
-        image_index = find_ids(self.annotations, rows, "image_id", self.image_ids, "images")
-        labels = self._read_labels(rows, file_map)
-        crowd = read_crowd(self.annotations, rows)
-        boxes, keep, counts = _clip(read_boxes(self.annotations, rows), self._sizes[image_index])
+        categories = dict(zip(table.category_ids.tolist(), table.category_names, strict=True))
+        renamed = check_classes(table.name, categories, self.class_map)
+        self._check_files(table, follow_links)
+        self.image_ids, self._sizes, self._names = table.image_ids, table.sizes, table.file_names
+        self._take_boxes(table, renamed, strict)
+
+    def _take_boxes(
+        self, table: AnnotationTable, renamed: tuple[Renamed, ...], strict: bool
+    ) -> None:
+        """Keep the boxes by image, cut to it, and count what was changed."""
+        fitted = fit_boxes(table)
+        if strict:
+            refuse_repairs(table, fitted.repaired)
+        index_of = self.class_map.index_of
+        label_of = np.array([index_of[i] for i in table.category_ids.tolist()], np.int64)
+        keep, image_index = fitted.keep, table.image_index
         order = np.flatnonzero(keep)[np.argsort(image_index[keep], kind="stable")]
         per_image = np.bincount(image_index[keep], minlength=len(self))
         self._offsets = np.concatenate([[0], np.cumsum(per_image)])
-        self._boxes = torch.from_numpy(boxes[order].astype(np.float32))
-        self._labels = torch.from_numpy(labels[order])
-        self._crowd = torch.from_numpy(crowd[order])
+        self._boxes = torch.from_numpy(fitted.boxes[order].astype(np.float32))
+        self._labels = torch.from_numpy(label_of[table.category_index[order]])
+        self._crowd = torch.from_numpy(table.crowd[order])
         self.report = DataReport(
             images=len(self),
             empty_images=int((per_image == 0).sum()),
             boxes=len(order),
-            crowd_boxes=int(crowd[order].sum()),
+            crowd_boxes=int(table.crowd[order].sum()),
+            clipped=fitted.count("box-clipped"),
+            dropped_no_area=fitted.count("box-without-area"),
+            dropped_outside=fitted.count("box-outside"),
             renamed=renamed,
-            **counts,
+            **{kind.replace("-", "_"): len(rows) for kind, rows in table.filled.items()},
+            whole_float=table.mended.counts["whole-float"],
+            bool_iscrowd=table.mended.counts["bool-iscrowd"],
         )
-        self._check_files()
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.image_ids)
 
-    def load(self, index: int) -> tuple[Tensor, Target]:
+    def load(self, index: int, note: Note = ignore_notes) -> tuple[Tensor, Target]:
         """The image at ``index`` as ``[3, H, W]`` uint8 RGB, and its target in its pixels.
+
+        ``note`` is called with a line where the file holds more than one image.
 
         Raises:
             DataError: where the image cannot be read or has not the recorded size.
         """
         target = self.target(index)
-        return decode_annotated(self.path(index), target.size), target
+        path = self.path(index)
+        return decode_annotated(path, target.size, self.max_pixels, note=note), target
 
     def path(self, index: int) -> Path:
         """Path of the image file at ``index``."""
-        name: bytes = self._names[index]
-        return self.images / name.decode()
+        name: str = self._names[index]
+        return self.images / name
 
     def names_of(self, image_ids: Iterable[int]) -> list[str]:
         """File names of images by their ids."""
@@ -248,80 +210,20 @@ class CocoDataset:
             size=(height, width),
         )
 
-    def _read_labels(self, rows: Rows, file_map: ClassMap) -> NDArray[np.int64]:
-        known = np.array(file_map.category_ids, dtype=np.int64)
-        index_of = self.class_map.index_of
-        label_of = np.array([index_of[int(category_id)] for category_id in known], dtype=np.int64)
-        labels: NDArray[np.int64] = label_of[
-            find_ids(self.annotations, rows, "category_id", known, "categories")
-        ]
-        return labels
+    def require_boxes(self) -> None:
+        """Refuse a set without a single box.
 
-    def _check_files(self) -> None:
-        """Refuse to start where image files are missing: better now than hours into a training."""
-        folders: dict[Path, set[str]] = {}
-        missing = []
-        for index in range(len(self)):
-            path = self.path(index)
-            if path.parent not in folders:
-                folders[path.parent] = _file_names(path.parent)
-            if path.name not in folders[path.parent] and not path.exists():
-                missing.append(path.name)
-        if missing:
-            what = f"images of {self.annotations} are not in this folder"
-            refuse(self.images, what, missing)
+        Raises:
+            DataError: since nothing can be learnt from it.
+        """
+        if not self.report.boxes:
+            raise DataError(
+                f"{printable(str(self.annotations))}: annotations: expected at least one box to "
+                f"train on, found none ({self.report})"
+            )
 
-
-def _check_classes(file: Path, file_map: ClassMap, class_map: ClassMap) -> tuple[int, ...]:
-    """Refuse categories that ``class_map`` lacks; the ids that are only named otherwise."""
-    index_of = class_map.index_of
-    names = dict(zip(file_map.category_ids, file_map.names, strict=True))
-    unknown = [f"{i} ({names[i]})" for i in file_map.category_ids if i not in index_of]
-    if unknown:
-        refuse(
-            file,
-            f"category ids that are not among the model's ({some(index_of)}); use the annotation "
-            "file of the model's classes, or train a model on these",
-            unknown,
-        )
-    renamed = [i for i in names if _plain(names[i]) != _plain(class_map.name(index_of[i or 0]))]
-    if len(renamed) == len(names):
-        raise DataError(
-            f"{file}: no category has the name that its id has in the model: id {renamed[0]} is "
-            f"{names[renamed[0]]!r} here and {class_map.name(index_of[renamed[0] or 0])!r} there; "
-            "the model was trained on another data set"
-        )
-    return tuple(i for i in renamed if i is not None)
-
-
-def _clip(
-    xywh: NDArray[np.float64], sizes: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.bool_], dict[str, int]]:
-    """Boxes as xyxy inside their images, which of them have an area left, and the counts.
-
-    Args:
-        xywh: ``[M, 4]`` x, y, width, height in pixels.
-        sizes: ``[M, 2]`` (height, width) of each box's image.
-    """
-    boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-    inside = boxes.clip(0, np.tile(sizes[:, ::-1], 2))
-    has_area = np.all(xywh[:, 2:] > 0, axis=1)
-    # In single precision, as they are kept: a sliver may have no area there.
-    rounded = inside.astype(np.float32)
-    keep = has_area & np.all(rounded[:, 2:] > rounded[:, :2], axis=1)
-    moved = (np.abs(inside - boxes) > CLIP_TOLERANCE).any(axis=1)
-    counts = {
-        "clipped": int((keep & moved).sum()),
-        "dropped_no_area": int((~has_area).sum()),
-        "dropped_outside": int((has_area & ~keep).sum()),
-    }
-    return inside, keep, counts
-
-
-def _plain(name: str | None) -> str:
-    """A class name without case, blanks and signs, in which data sets differ without meaning it."""
-    return "".join(c for c in (name or "").lower() if c.isalnum())
-
-
-def _file_names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    def _check_files(self, table: AnnotationTable, follow_links: bool) -> None:
+        faults = Faults(table.name)
+        names, ids = list(table.file_names), table.image_ids.tolist()
+        check_image_files(names, ids, self.images, faults, follow_links=follow_links)
+        faults.raise_if_any()

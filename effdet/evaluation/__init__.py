@@ -3,7 +3,7 @@
 
 from effdet.evaluation.coco import ClassFigures, CocoEvaluator, Metrics, score_files
 from effdet.evaluation.diagnosis import diagnose
-from effdet.evaluation.files import GroundTruth
+from effdet.evaluation.files import GroundTruth, Results
 from effdet.evaluation.loop import evaluate
 from effdet.evaluation.report import check_output, format_metrics, write_metrics, write_results
 
@@ -12,6 +12,7 @@ __all__ = [
     "CocoEvaluator",
     "GroundTruth",
     "Metrics",
+    "Results",
     "check_output",
     "diagnose",
     "evaluate",

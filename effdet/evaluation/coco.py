@@ -4,6 +4,7 @@
 import contextlib
 import io
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from effdet.annotations import check_classes
+from effdet.annotations.table import Ids
 from effdet.distributed import gather_to_main
-from effdet.errors import DataError, EffdetError, UsageError
-from effdet.evaluation.files import GroundTruth, Ids, Results, Source, load_results
+from effdet.errors import EffdetError, UsageError, printable
+from effdet.evaluation.files import GroundTruth, Results, Source, load_results
 from effdet.settings import Evaluator
 from effdet.structures import ClassMap, Detections
 
@@ -50,11 +53,13 @@ class Metrics:
             the ground truth has no box of that kind (COCOeval prints -1).
         per_class: one row a category, in rising order of category id.
         images: images that were evaluated.
+        bad_images: those of them that could not be read; their boxes count as missed.
     """
 
     figures: dict[str, float | None]
     per_class: tuple[ClassFigures, ...]
     images: int
+    bad_images: int = 0
 
 
 class CocoEvaluator:
@@ -88,6 +93,7 @@ class CocoEvaluator:
         """
         _import_backend(backend)  # better now than after hours of detecting
         self.ground_truth = GroundTruth.load(ground_truth)
+        check_classes(self.ground_truth.name, self.ground_truth.categories, class_map)
         self.class_map = class_map
         self.num_left_out = 0
         self._backend: Evaluator = backend
@@ -159,16 +165,32 @@ class CocoEvaluator:
 
 
 def score_files(
-    ground_truth: Source, results: str | Path, backend: Evaluator = "faster"
+    ground_truth: Source | GroundTruth,
+    results: str | Path,
+    backend: Evaluator = "faster",
+    *,
+    strict: bool = False,
+    note: Callable[[str], None] = lambda line: None,
 ) -> Metrics:
     """The figures of a COCO results file.
+
+    Args:
+        ground_truth: COCO annotation file, its content, or what was read of it before.
+        results: the file.
+        backend: the library that computes.
+        strict: refuse what would be repaired, in either file.
+        note: called with a line a file in which values were repaired.
 
     Raises:
         DataError: for a file that cannot be read, or a value in it that cannot be right.
         EffdetError: where the library of ``backend`` is not installed.
     """
-    truth = GroundTruth.load(ground_truth)
-    return evaluate_results(truth, load_results(results, truth), backend)
+    truth = GroundTruth.load(ground_truth, strict=strict)
+    found, num_mended = load_results(results, truth, strict=strict)
+    for name, count in ((truth.name, truth.num_mended), (str(results), num_mended)):
+        if count:
+            note(f"{printable(name)}: {count:,} values of another type read as numbers")
+    return evaluate_results(truth, found, backend)
 
 
 def evaluate_results(
@@ -269,13 +291,6 @@ def _per_class(
 def _category_ids(ground_truth: GroundTruth, class_map: ClassMap) -> Ids:
     """Category id of each class index, -1 where the ground truth has no such category."""
     categories = ground_truth.categories
-    unknown = [f"{i} ({name})" for i, name in categories.items() if i not in class_map.index_of]
-    if unknown:
-        shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-        raise DataError(
-            f"{ground_truth.name}: {len(unknown)} of {len(categories)} category ids are not among "
-            f"the model's: {shown}"
-        )
     ids = [i if i in categories else None for i in class_map.category_ids]
     return np.array([-1 if i is None else i for i in ids], dtype=np.int64)
 

@@ -10,8 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from effdet.annotations.table import Floats, Ids
 from effdet.boxes import box_iou
-from effdet.evaluation.files import Floats, GroundTruth, Ids, Results
+from effdet.evaluation.files import GroundTruth, Results
+from effdet.names import shown_name
 from effdet.structures import ClassMap
 
 SHOWN = 10
@@ -154,8 +156,9 @@ def _histogram(category_ids: Ids, ground_truth: GroundTruth) -> str:
     counts = Counter(category_ids.tolist())
     if not counts:
         return "none"
+    names = {i: shown_name(ground_truth.categories[i]) for i in counts}
     shown = [
-        f"{ground_truth.categories[i]} {count:,} ({100 * count / len(category_ids):.0f} %)"
+        f"{names[i]} {count:,} ({100 * count / len(category_ids):.0f} %)"
         for i, count in counts.most_common(SHOWN)
     ]
     more = len(counts) - len(shown)

@@ -2,15 +2,15 @@
 """Figures and detections as text and as files."""
 
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from effdet.errors import UsageError
 from effdet.evaluation.coco import ClassFigures, Metrics
 from effdet.evaluation.files import Results
+from effdet.files import check_name, replace_text, write_atomically
+from effdet.names import json_text, shown_name
 
 _MEANING = {
     "AP": "IoU 0.50:0.95",
@@ -34,6 +34,8 @@ def format_metrics(metrics: Metrics) -> str:
     A dash stands for a figure that the ground truth has no box for.
     """
     lines = [f"{metrics.images} images"]
+    if metrics.bad_images:
+        lines.append(f"{metrics.bad_images} of them are bad: their boxes count as missed")
     for name, value in metrics.figures.items():
         lines.append(f"  {name:<5}  {_number(value)}  {_MEANING[name]}")
     if len(metrics.per_class) > 1:
@@ -42,13 +44,13 @@ def format_metrics(metrics: Metrics) -> str:
 
 
 def _class_table(rows: tuple[ClassFigures, ...]) -> list[str]:
-    width = max(len("class"), *(len(row.name) for row in rows))
+    names = {row.category_id: shown_name(row.name) for row in rows}
+    width = max(len("class"), *map(len, names.values()))
     lines = [f"  {'class':<{width}}  {'AP':>6}  {'AP50':>6}  {'boxes':>7}"]
     # Classes without a box have no AP and stand last; equal ones keep the order of their ids.
     for row in sorted(rows, key=lambda row: -1 if row.ap is None else row.ap, reverse=True):
-        lines.append(
-            f"  {row.name:<{width}}  {_number(row.ap)}  {_number(row.ap50)}  {row.boxes:>7}"
-        )
+        name = f"{names[row.category_id]:<{width}}"
+        lines.append(f"  {name}  {_number(row.ap)}  {_number(row.ap50)}  {row.boxes:>7}")
     return lines
 
 
@@ -57,7 +59,7 @@ def _number(value: float | None) -> str:
 
 
 def metrics_to_dict(metrics: Metrics) -> dict[str, Any]:
-    """Plain values: COCO's twelve names, ``images``, and ``per_class`` as a list of rows."""
+    """Plain values: COCO's twelve names, the counts of images, and ``per_class`` as rows."""
     per_class = [
         {
             "category_id": row.category_id,
@@ -68,7 +70,8 @@ def metrics_to_dict(metrics: Metrics) -> dict[str, Any]:
         }
         for row in metrics.per_class
     ]
-    return {**metrics.figures, "images": metrics.images, "per_class": per_class}
+    counts = {"images": metrics.images, "bad_images": metrics.bad_images}
+    return {**metrics.figures, **counts, "per_class": per_class}
 
 
 def write_metrics(metrics: Metrics, path: str | Path) -> None:
@@ -76,8 +79,8 @@ def write_metrics(metrics: Metrics, path: str | Path) -> None:
 
     An existing file is replaced, whole or not at all.
     """
-    text = json.dumps(metrics_to_dict(metrics), indent=2, ensure_ascii=False, allow_nan=False)
-    _write(path, lambda file: file.write(text + "\n"))
+    check_output(path)
+    replace_text(path, json_text(metrics_to_dict(metrics), indent=2) + "\n")
 
 
 def write_results(results: Results, path: str | Path) -> None:
@@ -87,14 +90,15 @@ def write_results(results: Results, path: str | Path) -> None:
     existing file is replaced, whole or not at all.
     """
 
-    def write(file: TextIO) -> None:
+    def write(file: BinaryIO) -> None:
         separator = "[\n"
         for entry in results:
-            file.write(separator + json.dumps(entry, allow_nan=False))
+            file.write((separator + json.dumps(entry, allow_nan=False)).encode())
             separator = ",\n"
-        file.write("\n]\n" if len(results) else "[]\n")
+        file.write(b"\n]\n" if len(results) else b"[]\n")
 
-    _write(path, write)
+    check_output(path)
+    write_atomically(path, write)
 
 
 def check_output(path: str | Path, others: Iterable[str | Path | None] = ()) -> None:
@@ -105,8 +109,8 @@ def check_output(path: str | Path, others: Iterable[str | Path | None] = ()) -> 
         others: files that must not be written over; None is passed over.
 
     Raises:
-        UsageError: where ``path`` is a folder, in a folder that does not exist or is locked, or
-            one of the others.
+        UsageError: where ``path`` is a folder, a device, a pipe or a link, in a folder that does
+            not exist or is locked, or one of the others.
     """
     path = Path(path)
     for other in others:
@@ -114,18 +118,8 @@ def check_output(path: str | Path, others: Iterable[str | Path | None] = ()) -> 
             raise UsageError(f"{path}: is read or written already; name another file")
     if path.is_dir():
         raise UsageError(f"{path}: is a folder, a file name is needed")
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise UsageError(f"{path}: a link, a device or a pipe; name a file")
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise UsageError(f"{path}: the folder {path.parent} cannot be written to")
-
-
-def _write(path: str | Path, write: Callable[[TextIO], object]) -> None:
-    """Fill a neighbouring file, then put it in the place of ``path`` in one step."""
-    check_output(path)
-    path = Path(path)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        part = Path(folder, path.name)
-        with part.open("w", encoding="utf-8") as file:
-            write(file)
-        part.replace(path)
+    check_name(path)

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from effdet.boxes import clip_boxes
 from effdet.errors import UsageError
 from effdet.inference.sources import Source, read_image
+from effdet.names import shown_name
 from effdet.structures import ClassMap, Detections
 
 Color = tuple[int, int, int]
@@ -49,7 +50,7 @@ def draw(
     for box, score, label in reversed(list(rows)):
         color = class_color(label)
         canvas.rectangle(box, outline=color, width=line)
-        _draw_label(canvas, f"{class_map.name(label)} {score:.2f}", box, color, letter)
+        _draw_label(canvas, f"{shown_name(class_map.name(label))} {score:.2f}", box, color, letter)
     if output is not None:
         save_picture(picture, output)
     return picture

@@ -5,29 +5,37 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from effdet.data.images import decode_image
-from effdet.errors import DataError
+from effdet.data.images import Note, decode_image, ignore_notes
+from effdet.data.pixels import image_to_tensor
+from effdet.errors import DataError, one_line, printable
+from effdet.settings import MAX_PIXELS
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Endings of the files that a folder or pattern gives; a file given itself may have any."""
 
 Source = str | Path | Image.Image | Tensor
 """One image: a file, a Pillow image or ``[3, H, W]`` uint8 RGB."""
 
 
-def read_image(source: Source) -> Tensor:
+def read_image(
+    source: Source, max_pixels: int = MAX_PIXELS, *, note: Note = ignore_notes
+) -> Tensor:
     """``[3, H, W]`` uint8 RGB pixels of one image.
 
-    A file is turned upright by its EXIF orientation. A Pillow image is taken as it is, so that
-    boxes are in the pixels its owner sees.
+    A file is turned upright by its EXIF orientation. A Pillow image is not turned, so that boxes
+    are in the pixels its owner sees; its modes are converted as those of a file.
+
+    Args:
+        source: the image.
+        max_pixels: of a file; a larger one is refused before it is decoded.
+        note: of a file; called with a line where it holds more than was taken.
 
     Raises:
-        DataError: for a file that cannot be decoded, or a Pillow image that is not 8-bit.
+        DataError: for a file or a Pillow image that cannot be decoded.
         ValueError: for a tensor of another type or shape.
     """
     if isinstance(source, Tensor):
@@ -37,10 +45,17 @@ def read_image(source: Source) -> Tensor:
             )
         return source
     if isinstance(source, Image.Image):
-        if source.mode[0] in "IF":
-            raise DataError(f"a Pillow image of mode {source.mode} is not 8-bit; give its file")
-        return torch.from_numpy(np.array(source.convert("RGB"))).permute(2, 0, 1)
-    return decode_image(source)
+        return _read_pillow(source)
+    return decode_image(source, max_pixels, note=note)
+
+
+def _read_pillow(image: Image.Image) -> Tensor:
+    try:
+        return image_to_tensor(image)
+    except Exception as error:  # it may be read from its file only now
+        name = getattr(image, "filename", "") or "a Pillow image"
+        text = f"{name}: cannot decode the image: {one_line(error) or type(error).__name__}"
+        raise DataError(printable(text)) from error
 
 
 def expand_sources(words: Sequence[str | Path]) -> list[Path]:
@@ -79,4 +94,5 @@ def _glob(pattern: Path) -> list[str]:
 
 def _is_image(path: Path) -> bool:
     # Names that begin with a dot are other programs' notes, such as macOS's "._photo.jpg".
-    return path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file()
+    # Links that lead nowhere and the like stay, so that they are missed and named later.
+    return path.suffix.lower() in SUFFIXES and path.name[0] != "." and not path.is_dir()
