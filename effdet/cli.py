@@ -13,9 +13,10 @@ import torch
 from effdet import __version__, errors, flags
 from effdet.anchors import num_anchors
 from effdet.config import MODELS, ModelConfig
-from effdet.errors import UsageError, nearest
+from effdet.errors import UsageError, nearest, printable
 from effdet.inference import expand_sources, load, predict_to_folder
 from effdet.models import EfficientDet, multiply_adds, trainable_parameters
+from effdet.names import say
 from effdet.ops import build_info
 from effdet.settings import (
     AverageConfig,
@@ -66,10 +67,13 @@ def predict(argv: list[str]) -> None:
         config.output,
         batch_size=config.batch_size,
         classes=config.classes,
+        max_pixels=config.max_pixels,
         **dataclasses.asdict(select_postprocess(config)),
     )
-    print(f"{report.num_detections} detections in {report.num_images} images")
-    print(f"pictures and {report.predictions.name} in {report.predictions.parent}")
+    for text in report.notes.values():
+        print(f"note: {printable(text)}", file=sys.stderr)
+    say(f"{report.num_detections} detections in {report.num_images} images")
+    say(f"pictures and {report.predictions.name} in {report.predictions.parent}")
     report.check()
 
 
@@ -79,7 +83,7 @@ def info(argv: list[str]) -> None:
     if config.files:
         found = [describe_weights(Path(name)) for name in config.files]
         as_text = "\n\n".join(map(format_weights, found))
-        print(json.dumps(found, indent=1) if config.json else as_text)
+        say(json.dumps(found, indent=1) if config.json else as_text)
         return
     if config.build:
         print(_format_build(build_info(), config.json))
@@ -96,7 +100,7 @@ def info(argv: list[str]) -> None:
 def convert(argv: list[str]) -> None:
     """Write weights of any known kind as a file of this toolkit."""
     config = flags.parse(ConvertConfig, argv, program="effdet convert", description=_line(convert))
-    print(convert_weights(config))
+    say(convert_weights(config))
 
 
 def download(argv: list[str]) -> None:
@@ -107,13 +111,13 @@ def download(argv: list[str]) -> None:
     if config.list:
         print(format_releases())
     for release in [find_release(name) for name in config.names]:
-        print(fetch(release))
+        say(str(fetch(release)))
 
 
 def average(argv: list[str]) -> None:
     """Average the weights of checkpoints of one model."""
     config = flags.parse(AverageConfig, argv, program="effdet average", description=_line(average))
-    print(average_weights(config))
+    say(average_weights(config))
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

@@ -9,8 +9,16 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from effdet.checks import (
+    check_choice,
+    check_image_size,
+    check_normalization,
+    check_number,
+    check_numbers,
+    check_text,
+)
 from effdet.errors import UsageError, nearest
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -24,8 +32,21 @@ MIN_IMAGE_SIZE = 64
 MAX_IMAGE_SIZE = 2**14
 """Pixels; above this a number is a slip, which would show as a lack of memory at best."""
 
+MAX_PIXELS = 2**24
+"""Of one network input, 4096 x 4096."""
+
+MAX_ANCHORS = 2**22
+"""Of one image; the largest model of the table has a ninth of that."""
+
+MAX_CLASSES = 2**16
+
 BN_EPS = 1e-3
 """What the reference's batch norms add to a variance."""
+
+MAX_LEVEL = 10
+
+_LARGEST = {"width": 1024, "bifpn_cells": 32, "head_repeats": 32, "num_scales": 16}
+"""More than any model of use has: a file may say what it likes."""
 
 Padding = Literal["same", "symmetric"]
 Fusion = Literal["fastattn", "sum", "attn"]
@@ -113,32 +134,39 @@ class ModelConfig:
     std: tuple[float, float, float]
 
     def __post_init__(self) -> None:
-        if self.backbone not in BACKBONES:
-            raise UsageError(
-                f"unknown backbone {self.backbone!r}{nearest(self.backbone, BACKBONES)}"
-            )
-        if min(self.image_size) < MIN_IMAGE_SIZE:
-            raise UsageError(
-                f"image_size must be at least {MIN_IMAGE_SIZE} pixels a side, got "
-                f"{self.image_size[0]} x {self.image_size[1]} (height x width)"
-            )
-        if max(self.image_size) > MAX_IMAGE_SIZE:
-            raise UsageError(
-                f"image_size must be at most {MAX_IMAGE_SIZE} pixels a side, got "
-                f"{self.image_size[0]} x {self.image_size[1]} (height x width)"
-            )
-        if self.num_classes < 1:
-            raise UsageError(f"num_classes must be at least 1, got {self.num_classes}")
-        if not 0 < self.survival_prob <= 1:
-            raise UsageError(f"survival_prob must be in (0, 1], got {self.survival_prob}")
-        if self.backbone_bn_eps is not None and not 0 < self.backbone_bn_eps < 1:
-            raise UsageError(f"backbone_bn_eps must be in (0, 1), got {self.backbone_bn_eps}")
-        if not all(0 < v < math.inf for v in self.std) or not all(map(math.isfinite, self.mean)):
-            raise UsageError(f"mean must be finite and std above 0, got {self.mean} and {self.std}")
-        if not 1 <= self.min_level <= 5 <= self.max_level:
+        check_text("name", self.name, 200)
+        check_choice("backbone", self.backbone, list(BACKBONES))
+        check_image_size(self.image_size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE, MAX_PIXELS)
+        check_number("num_classes", self.num_classes, 1, MAX_CLASSES, whole=True)
+        for name, most in _LARGEST.items():
+            check_number(name, getattr(self, name), 1, most, whole=True)
+        check_choice("fusion", self.fusion, get_args(Fusion))
+        check_number("anchor_scale", self.anchor_scale, 0, 100, above=True)
+        check_numbers("aspect_ratios", self.aspect_ratios, 0.01, 100, range(1, 17))
+        check_choice("padding", self.padding, get_args(Padding))
+        if self.backbone_padding is not None:
+            check_choice("backbone_padding", self.backbone_padding, get_args(Padding))
+        if self.backbone_bn_eps is not None:
+            check_number("backbone_bn_eps", self.backbone_bn_eps, 0, 0.5, above=True)
+        check_number("survival_prob", self.survival_prob, 0, 1, above=True)
+        check_normalization(self.mean, self.std)
+        self._check_levels()
+
+    def _check_levels(self) -> None:
+        for name in ("min_level", "max_level"):
+            check_number(name, getattr(self, name), 1, MAX_LEVEL, whole=True)
+        if not self.min_level <= 5 <= self.max_level:
             raise UsageError(
                 "min_level must be in 1 to 5 and max_level at least 5, got "
                 f"{self.min_level} and {self.max_level}"
+            )
+        cells = sum(
+            math.prod(-(-side // 2**level) for side in self.image_size) for level in self.levels
+        )
+        if cells * self.anchors_per_location > MAX_ANCHORS:
+            raise UsageError(
+                f"a model has at most {MAX_ANCHORS:,} anchors, got "
+                f"{cells * self.anchors_per_location:,}: take a smaller image_size"
             )
 
     @property
@@ -196,6 +224,14 @@ class ClassifierConfig:
     bn_eps: float = BN_EPS
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        check_choice("backbone", self.backbone, list(BACKBONES))
+        if self.num_classes is not None:
+            check_number("num_classes", self.num_classes, 1, MAX_CLASSES, whole=True)
+        check_choice("padding", self.padding, get_args(Padding))
+        check_number("bn_eps", self.bn_eps, 0, 0.5, above=True)
+        check_normalization(self.mean, self.std)
 
     @property
     def name(self) -> str:

@@ -8,10 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from effdet.errors import DataError, UsageError, nearest
+from effdet.errors import DataError, UsageError, nearest, shown
 
 BACKGROUND = -1
 """Class target of an anchor that matches no object."""
+
+MAX_NAME = 1000
+"""Characters of a class's name."""
 
 IGNORE = -2
 """Class target of an anchor that neither rewards nor punishes (it lies on a crowd region)."""
@@ -191,5 +194,17 @@ class ClassMap:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Sequence[Any]]) -> "ClassMap":
-        """The inverse of :meth:`to_dict`."""
-        return cls(names=tuple(values["names"]), category_ids=tuple(values["category_ids"]))
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            DataError: for names that are no texts and ids that are no numbers of 64 bits.
+            LookupError, TypeError: where one of the two lists is missing.
+        """
+        names, ids = tuple(values["names"]), tuple(values["category_ids"])
+        for name in names:
+            if name is not None and (type(name) is not str or len(name) > MAX_NAME):
+                raise DataError(f"class map: {shown(name)} is not a name of a class")
+        for number in ids:
+            if number is not None and (type(number) is not int or abs(number) >= 2**63):
+                raise DataError(f"class map: {shown(number)} is not the id of a category")
+        return cls(names=names, category_ids=ids)

@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from effdet.errors import printable, printable_lines
 from effdet.metrics.table import FIGURES
 from effdet.settings import Console as ConsoleKind
 
@@ -46,11 +47,11 @@ class Lines:
 
     def say(self, text: str) -> None:
         """Print ``text``."""
-        print(text, flush=True)
+        print(printable_lines(text), flush=True)
 
     def warn(self, text: str) -> None:
         """Print ``text`` on standard error."""
-        print(text, file=sys.stderr, flush=True)
+        print(printable_lines(text), file=sys.stderr, flush=True)
 
     def begin_epoch(self, epoch: int, epochs: int, steps: int) -> None:
         """An epoch of ``steps`` steps begins."""
@@ -87,6 +88,10 @@ class Lines:
             parts += [f"{name} {percent(figures.get(name))}" for name in FIGURES[:6]]
         if figures.get("weights"):
             parts.append(f"({figures['weights']})")
+        if values.get("bad_images"):
+            parts.append(f"{values['bad_images']} bad images replaced")
+        if figures.get("bad_val_images"):
+            parts.append(f"AP without {figures['bad_val_images']} bad images: too low")
         self.say("  ".join(parts))
 
     def close(self) -> None:
@@ -104,12 +109,12 @@ class Bar(Lines):
 
     def say(self, text: str) -> None:
         """Print ``text`` above the bar."""
-        _Bar.write(text, file=sys.stdout)
+        _Bar.write(printable_lines(text), file=sys.stdout)
         sys.stdout.flush()
 
     def warn(self, text: str) -> None:
         """Print ``text`` on standard error, above the bar where that is the terminal, too."""
-        _Bar.write(text, file=sys.stderr)
+        _Bar.write(printable_lines(text), file=sys.stderr)
 
     def begin_epoch(self, epoch: int, epochs: int, steps: int) -> None:
         """A new bar."""
@@ -141,7 +146,7 @@ class Bar(Lines):
     def state(self, text: str) -> None:
         """Show ``text`` in the place of the values."""
         if self.values is not None:
-            self.values.set_description_str(text)
+            self.values.set_description_str(printable(text))
 
     def close(self) -> None:
         """Take the bar away."""

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from effdet.errors import printable
 from effdet.metrics.line_file import LineFile, cut_torn_line
 from effdet.metrics.table import FIGURES
 
@@ -84,7 +85,8 @@ class StdoutLines:
 
     def log(self, step: Step, data: Mapping[str, Any]) -> None:
         """Print a record."""
-        print(stdout_line(datetime.now(), step, data, self.known), flush=True)
+        line = stdout_line(datetime.now(), step, data, self.known)
+        print(printable(line), flush=True)
 
     def metadata(self, metric: str, metadata: Mapping[str, Any]) -> None:
         """Keep unit and format for the records to come; nothing is printed."""

@@ -53,6 +53,7 @@ class RunLog:
     Attributes:
         history: a row of plain values for each epoch that has ended, for the checkpoint.
         lost: records that could not be written.
+        bad_images: images that could not be used, for ``status.json``.
 
     Raises:
         UsageError: where a tracker is not installed, on every process.
@@ -74,7 +75,7 @@ class RunLog:
         self.steps_per_epoch = steps_per_epoch
         self.name = name or (folder.resolve().name if folder else "")
         self.history: list[dict[str, Any]] = []
-        self.lost = 0
+        self.lost = self.bad_images = 0
         self.epoch = self.steps = 0
         self.state = "starting"
         self.console: Lines | None = None if folder is None else build_console(console)
@@ -223,7 +224,9 @@ class RunLog:
         self._heartbeat = time.monotonic()
         position = {"epoch": self.epoch, "epochs": self.epochs, "step": self.steps}
         lost = {"lost_records": self.lost} if self.lost else {}
-        status = {"state": state, "time": time.time(), **position, **lost, **plain_values(values)}
+        bad = {"bad_images": self.bad_images} if self.bad_images else {}
+        known = {"state": state, "time": time.time(), **position, **lost, **bad}
+        status = known | plain_values(values)
         path = self.folder / "status.json"
         self._try(path.name, replace_text, path, json.dumps(status, indent=1) + "\n")
         if state != "training":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from effdet.files import replace_text
+from effdet.names import csv_value
 
 # fmt: off
 FIGURES = (
@@ -44,5 +45,5 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, (*columns, *last), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: csv_value(value) for name, value in row.items()} for row in rows)
     replace_text(path, text.getvalue())

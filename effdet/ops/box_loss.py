@@ -42,8 +42,8 @@ def huber_box_loss(
     """Sum of the Huber loss over the coordinates of matched anchors, divided by ``normalizer``.
 
     Loss and gradient come from one pass that computes at the matched anchors only and reads the
-    predictions where they lie. NaN and infinite values propagate. A second backward pass and
-    second derivatives are refused (float64 allows any number of first ones).
+    predictions where they lie. NaN and infinite values propagate. A second backward pass, second
+    and forward-mode derivatives are refused (float64 allows any number of first ones).
 
     Args:
         deltas: levels ``[B, anchors * 4, H, W]`` (see :mod:`effdet.levels`) of predicted (tx, ty,
@@ -67,11 +67,13 @@ def huber_box_loss(
 
     Raises:
         ValueError: for a wrong shape, dtype, device or setting.
+        RuntimeError: for a derivative that there is not, and beyond the limits of CUDA.
     """
     if not 0 < delta < float("inf"):
         raise ValueError(f"delta must be finite and above 0, got {delta}")
     check_levels("deltas", deltas, 4)
     _check_anchors(deltas, anchors, boxes, matched)
+    rescale.refuse_forward_mode(deltas, "huber_box_loss")
     need_grad = torch.is_grad_enabled() and any(x.requires_grad for x in deltas)
     loss: Tensor
     loss, _ = _op(

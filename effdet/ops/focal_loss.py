@@ -48,7 +48,8 @@ def sigmoid_focal_loss(
 
     The loss and its gradient come from one pass over the logits where they lie, without a one-hot
     tensor; the only memory is that of the gradient, which the backward pass hands over. A second
-    backward pass and second derivatives are refused (float64 allows any number of first ones).
+    backward pass, second and forward-mode derivatives are refused (float64 allows any number of
+    first ones).
 
     Args:
         logits: levels ``[B, anchors * num_classes, H, W]`` (see :mod:`effdet.levels`) of one
@@ -76,11 +77,13 @@ def sigmoid_focal_loss(
         ValueError: for a wrong shape, dtype, device or setting, and for targets out of range if
             they are on the CPU. On other devices and in compiled graphs, where looking at the
             values would stall, targets out of range make the loss NaN.
+        RuntimeError: for a derivative that there is not, and beyond the limits of CUDA.
     """
     _check_settings(alpha, gamma, label_smoothing)
     _check_tensors(logits, targets, num_classes)
     if targets.device.type == "cpu" and not torch.compiler.is_compiling():
         _check_range(targets, num_classes)
+    rescale.refuse_forward_mode(logits, "sigmoid_focal_loss")
     need_grad = torch.is_grad_enabled() and any(x.requires_grad for x in logits)
     loss: Tensor
     loss, _ = _op(

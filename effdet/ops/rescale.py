@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 
 def reference(gradients: list[Tensor], grad_output: Tensor, grad_scale: Tensor) -> None:
@@ -58,6 +59,14 @@ def scalar_like(name: str, value: Tensor | float | None, logits: Tensor) -> Tens
 def loss_dtype(logits: Tensor) -> torch.dtype:
     """float64 for float64, else float32."""
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def refuse_forward_mode(levels: Sequence[Tensor], loss_name: str) -> None:
+    """Raise where a forward-mode derivative is asked for; torch's own answer would be 0."""
+    if torch.compiler.is_compiling():
+        return
+    if any(forward_ad.unpack_dual(x).tangent is not None for x in levels):
+        raise RuntimeError(f"{loss_name} has no forward-mode derivative; use backward")
 
 
 def keep(ctx: Any, gradients: Sequence[Tensor], grad_scale: Tensor) -> None:

@@ -62,7 +62,10 @@ class Attendant:
         self._attend("validation")
 
     def announced(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches, while the other processes are told whether this one waits for them."""
+        """The batches, while the other processes are told whether this one waits for them.
+
+        Bad images among them are warned of.
+        """
         iterator = iter(batches)
         while True:
             self.peers.beat(self.trainer.step, "loading data")
@@ -70,7 +73,30 @@ class Attendant:
             if batch is None:
                 return
             self.peers.beat(self.trainer.step, "training")
+            self._warn_of_images()
             yield batch
+
+    def share_images(self, split: str) -> int:
+        """Bring together which images of ``split`` no process could use, and warn of them.
+
+        Every process must call it.
+
+        Returns:
+            How many there are.
+
+        Raises:
+            DataError: on all processes, where there are too many.
+        """
+        record = self.progress.records[split]
+        record.share()
+        self._warn_of_images()
+        return len(record.bad)
+
+    def _warn_of_images(self) -> None:
+        for record in self.progress.records.values():
+            for text in record.news():
+                self.log.warn(text)
+        self.log.bad_images = sum(len(record.bad) for record in self.progress.records.values())
 
     @contextlib.contextmanager
     def keeping_diverged(

@@ -11,12 +11,18 @@ import torch
 
 from effdet import distributed
 from effdet.config import ModelConfig
-from effdet.errors import EffdetError, UsageError, WeightsError
+from effdet.errors import UsageError, WeightsError, shown
 from effdet.settings import TrainConfig
 from effdet.structures import ClassMap
 from effdet.training.engine import Trainer
 from effdet.training.progress import Progress, random_state, set_random_state
 from effdet.training.run_folder import save_best, save_epoch, save_last
+from effdet.training.saved_state import (
+    check_counts,
+    check_history,
+    check_scaler,
+    own_optimizer_state,
+)
 from effdet.weights import Checkpoint, load_state
 
 FAILED_SAVES = 3
@@ -88,7 +94,11 @@ class Checkpointer:
             EffdetError: on the main process, where it cannot be written and ``must`` is set.
         """
         ranks = distributed.gather_to_main(
-            {"random": random_state(trainer.device), "meter": progress.meter.state_dict()}
+            {
+                "random": random_state(trainer.device),
+                "meter": progress.meter.state_dict(),
+                "bad_images": progress.bad_images(),
+            }
         )
         if self.folder is None or ranks is None:
             return
@@ -148,9 +158,7 @@ class Checkpointer:
         try:
             history = self._restore(trainer, progress, checkpoint.training)
         except (LookupError, TypeError, ValueError, AttributeError, *_FROM_TORCH) as error:
-            if isinstance(error, EffdetError):
-                raise
-            raise WeightsError(f"{source}: damaged training state ({error!r})") from error
+            raise WeightsError(f"{source}: damaged training state ({shown(error, 200)})") from error
         done, wanted = progress.epoch - 1, self.config.total_epochs
         if done > wanted:
             raise UsageError(
@@ -184,25 +192,28 @@ class Checkpointer:
     def _restore(
         self, trainer: Trainer, progress: Progress, training: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
+        check_counts(training)
+        check_history(training["history"])
         progress.load_state_dict(training)
-        if training["step"] < 0 or training["steps_per_epoch"] < 1:
-            raise ValueError(f"step {training['step']}, {training['steps_per_epoch']} an epoch")
         if trainer.ema is not None:
             trainer.ema.updates = training["ema_updates"]
-        trainer.optimizer.load_state_dict(training["optimizer"])
+        state = own_optimizer_state(trainer.optimizer, training["optimizer"])
+        trainer.optimizer.load_state_dict(state)
         if training["scaler"] and trainer.scaler.is_enabled():
+            check_scaler(training["scaler"])
             trainer.scaler.load_state_dict(training["scaler"])
         trainer.skipped = tuple(training["skipped"])
         # In steps of now: the same part of the run, also where an epoch has more or fewer.
         trainer.step = round(training["step"] * self.steps_per_epoch / training["steps_per_epoch"])
         ranks = training["ranks"]
+        progress.restore_bad_images([rank.get("bad_images", {}) for rank in ranks])
         if len(ranks) == distributed.world_size():
             own = ranks[distributed.rank()]
             set_random_state(own["random"], trainer.device)
             progress.meter.load_state_dict(own["meter"], trainer.device)
         now = self._circumstances()
         differing = [
-            f"{name} was {value}, is {now.get(name)}"
+            f"{name} was {str(value)[:80]}, is {now.get(name)}"
             for name, value in training["machine"].items()
             if value != now.get(name)
         ]

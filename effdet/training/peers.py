@@ -23,7 +23,7 @@ from dataclasses import asdict
 from types import FrameType, TracebackType
 
 from effdet import distributed
-from effdet.errors import EffdetError, PeerError
+from effdet.errors import EffdetError, PeerError, printable_lines
 from effdet.training.blame import (
     BLAME_SECONDS,
     GRACE,
@@ -312,7 +312,7 @@ class Peers:
     def _print(self, text: str) -> None:
         """In one write, so that lines of several processes do not mix."""
         with contextlib.suppress(OSError):
-            os.write(2, f"{text}\n".encode(errors="backslashreplace"))
+            os.write(2, f"{printable_lines(text)}\n".encode())
 
 
 def _exit_after(seconds: float) -> None:

@@ -2,13 +2,14 @@
 """Where a run is, and what a run must know to go on exactly from there."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
+from effdet.data.image_record import ImageRecord, merge
 from effdet.training.meter import Meter
 
 
@@ -23,6 +24,7 @@ class Progress:
         best_ap: highest AP so far.
         stale: validations since then.
         validations: how many there were.
+        records: of the images of each split, ``train`` and ``val``, that could not be used.
     """
 
     epoch: int = 1
@@ -31,6 +33,7 @@ class Progress:
     best_ap: float = float("-inf")
     stale: int = 0
     validations: int = 0
+    records: dict[str, ImageRecord] = field(default_factory=dict)
     _ap_before: float = field(default=float("-inf"), init=False)
 
     def begin_epoch(self) -> None:
@@ -57,6 +60,15 @@ class Progress:
     def forget_best(self) -> None:
         """The best AP is again the one before: its weights could not be written."""
         self.best_ap = self._ap_before
+
+    def bad_images(self) -> dict[str, dict[int, str]]:
+        """The bad images of each split that this process knows of."""
+        return {split: record.bad for split, record in self.records.items()}
+
+    def restore_bad_images(self, parts: Sequence[Mapping[str, Mapping[int, str]]]) -> None:
+        """Go on from what :meth:`bad_images` gave on each process."""
+        for split, record in self.records.items():
+            record.restore(merge(part.get(split, {}) for part in parts))
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values, the same on all processes."""

@@ -44,15 +44,37 @@ CHANGEABLE = {
 """What may be another when a run goes on; the rest is part of what it is."""
 
 
+_BEGINNINGS = ("weights", "backbone_weights")
+
+
 def saved_settings(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """The settings that ``--resume RUN`` begins with; none without it and for ``auto``."""
     if given.get("resume") in (None, AUTO):
         return {}
-    _, checkpoint = load_resumed(given["resume"], _warn)
-    known = {field.name for field in dataclasses.fields(TrainConfig)}
-    saved: Mapping[str, Any] = checkpoint.training["config"]
+    path, checkpoint = load_resumed(given["resume"], _warn)
+    saved = _settings_in(checkpoint, path)
     # Where a run lies is no part of it; what follows goes to where it was found.
-    return {n: v for n, v in saved.items() if n in known and n not in ("resume", "output")}
+    return {n: v for n, v in saved.items() if n not in ("resume", "output")}
+
+
+def _settings_in(checkpoint: Checkpoint, path: Path) -> dict[str, Any]:
+    """The settings of the run that a checkpoint is of, as far as this version has them.
+
+    Raises:
+        WeightsError: where they are none that a run can have.
+    """
+    saved = checkpoint.training.get("config")
+    if not isinstance(saved, dict):
+        raise WeightsError(f"{path}: damaged training state (no settings of the run)")
+    known = {field.name for field in dataclasses.fields(TrainConfig)}
+    try:
+        values = {name: value for name, value in saved.items() if name in known}
+        values = flags.checked_values(TrainConfig, values, path)
+        TrainConfig(**values)
+    except (UsageError, TypeError, ValueError, ArithmeticError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise WeightsError(f"{path}: damaged training state ({reason[:200]})") from error
+    return values
 
 
 def check_same_run(config: TrainConfig, saved: Mapping[str, Any], source: Path) -> None:
@@ -62,10 +84,14 @@ def check_same_run(config: TrainConfig, saved: Mapping[str, Any], source: Path) 
         UsageError: with all settings that differ, and both values.
     """
     wanted = dataclasses.asdict(config)
+    # A file that the run began with may have been given another name since; it is not read again.
+    renamed = [n for n in _BEGINNINGS if wanted[n] is not None and saved.get(n) is not None]
     differing = [
         f"--{name.replace('_', '-')} {wanted[name]} (was {_plain(saved[name])})"
         for name in wanted
-        if name in saved and name not in CHANGEABLE and _plain(wanted[name]) != _plain(saved[name])
+        if name in saved
+        and name not in (*CHANGEABLE, *renamed)
+        and _plain(wanted[name]) != _plain(saved[name])
     ]
     if differing:
         raise UsageError(
@@ -78,7 +104,9 @@ def as_saved(config: TrainConfig, saved: Mapping[str, Any]) -> TrainConfig:
     """``config`` with what is left to the weights to say as the run began with it."""
     if config.weights is None and config.backbone_weights is None:
         return config.settled(None)
-    values = {name: saved[name] for name in SETTLED if getattr(config, name) is None}
+    values: dict[str, Any] = {
+        name: saved.get(name) for name in SETTLED if getattr(config, name) is None
+    }
     values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     return dataclasses.replace(config, **values)
 
@@ -136,7 +164,7 @@ def open_run(config: TrainConfig, stack: ExitStack) -> Run:
     resumed = None
     if path is not None:
         checkpoint = load_checkpoint(path)
-        saved = checkpoint.training["config"]
+        saved = _settings_in(checkpoint, path)
         config = as_saved(config, saved)
         check_same_run(config, saved, path)
         resumed = Resumed(path=path, checkpoint=checkpoint)

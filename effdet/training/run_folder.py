@@ -14,6 +14,7 @@ from pathlib import Path
 
 from effdet.errors import WeightsError
 from effdet.files import keep_old, new_folder
+from effdet.names import file_name
 from effdet.weights import Checkpoint, load_checkpoint, save_checkpoint
 from effdet.weights.checkpoint import peek_step
 
@@ -36,7 +37,13 @@ def create_run_folder(output: str | None, name: str) -> Path:
 
 def resume_path(resume: str) -> Path:
     """The file that ``--resume`` means: itself, or the last checkpoint of a run folder."""
-    return Path(resume) / LAST if Path(resume).is_dir() else Path(resume)
+    return Path(resume) / LAST if _is_folder(resume) else Path(resume)
+
+
+def _is_folder(resume: str) -> bool:
+    with contextlib.suppress(OSError):  # a name that no file can have
+        return Path(resume).is_dir()
+    return False
 
 
 def load_resumed(resume: str, warn: Callable[[str], None]) -> tuple[Path, Checkpoint]:
@@ -49,7 +56,7 @@ def load_resumed(resume: str, warn: Callable[[str], None]) -> tuple[Path, Checkp
     Raises:
         WeightsError: where there is none, or none to continue from.
     """
-    found = newest_checkpoint(Path(resume), warn) if Path(resume).is_dir() else None
+    found = newest_checkpoint(Path(resume), warn) if _is_folder(resume) else None
     path, checkpoint = found or (resume_path(resume), load_checkpoint(resume_path(resume)))
     if not checkpoint.training:
         raise WeightsError(
@@ -154,7 +161,7 @@ def _epoch_files(folder: Path) -> list[Path]:
 
 def _next_free(name: str) -> Path:
     for number in itertools.count(1):
-        folder = Path("runs") / f"{name}-{number}"
+        folder = Path("runs") / file_name(name, f"-{number}")
         # Making it is the test: two runs that start together must not share one.
         with contextlib.suppress(FileExistsError):
             folder.mkdir(parents=True)

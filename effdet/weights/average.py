@@ -2,6 +2,7 @@
 """One set of weights out of several checkpoints of the same model."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -99,11 +100,12 @@ def _distinct(paths: Sequence[str | Path]) -> list[Path]:
     files = [Path(path) for path in paths]
     if len(files) < 2:
         raise UsageError(f"an average needs two checkpoints or more, got {len(files)}")
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for path in files:
-        if path.resolve() in seen:
+        place = os.path.realpath(path)  # Path.resolve() fails on links in a circle
+        if place in seen:
             raise UsageError(f"{path} is given twice")
-        seen.add(path.resolve())
+        seen.add(place)
     return files
 
 

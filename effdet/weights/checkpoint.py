@@ -7,39 +7,32 @@ resume from, ``training``; ``licence`` and ``origin`` where they are known. Sinc
 file ends with a digest of its bytes.
 """
 
+import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from effdet.config import ModelConfig
-from effdet.errors import DivergedError, WeightsError
+from effdet.errors import WeightsError
 from effdet.files import write_atomically
 from effdet.models import EfficientDet, build_model
 from effdet.structures import ClassMap
 from effdet.weights.digest import check_digest, has_mark, save_with_digest
-from effdet.weights.formats.pickled_values import NotAllowedError, check_key
+from effdet.weights.entries import (
+    FORMAT,
+    OPTIONAL,
+    VERSION,
+    check_entries,
+    check_no_nan,
+    check_state,
+    read_entries,
+)
 from effdet.weights.formats.torch_file import read_contents, read_tensors
-
-FORMAT = "effdet"
-VERSION = 2
-_ENTRIES = {
-    "version": int,
-    "model_config": dict,
-    "class_map": dict,
-    "model": dict,
-    "ema": dict | None,
-    "chosen": str,
-    "metrics": dict,
-    "training": dict,
-}
-_OPTIONAL = {"licence": str, "origin": str, "summary": dict}
-_PLAIN = {type(None), bool, int, float, str, bytes}
+from effdet.weights.storable import check_finite, storable, tensors_in
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,79 +93,10 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
             "summary": checkpoint.summary,
         }
     )
-    tensors = dict(_tensors(values))
+    tensors = dict(tensors_in(values))
     check_finite(tensors, path)
     size = sum(tensor.nbytes for tensor in tensors.values())
     write_atomically(path, lambda file: save_with_digest(values, file), size=size)
-
-
-def storable(value: Any, name: str = "") -> Any:
-    """``value`` as tensors, dicts, lists, tuples and plain values, which can be read safely.
-
-    NumPy's numbers become Python's; anything else is refused.
-
-    Raises:
-        TypeError: naming the entry, as in ``training['config']['output']``.
-    """
-    if isinstance(value, Mapping):
-        return {
-            _storable_key(k, f"{name}: the key {k!r}"): storable(v, _entry(name, k))
-            for k, v in value.items()
-        }
-    if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
-        items = [storable(item, _entry(name, index)) for index, item in enumerate(value)]
-        return items if isinstance(value, list) else tuple(items)
-    if isinstance(value, Tensor) and type(value.detach()) is Tensor:
-        return value.detach()
-    if isinstance(value, np.generic):
-        value = value.item()
-    if type(value) not in _PLAIN:
-        kind = f"{type(value).__module__}.{type(value).__qualname__}"
-        raise TypeError(f"checkpoint entry {name} is a {kind}, expected a tensor or a plain value")
-    if value == b"":  # PyTorch writes it in a way that it does not read
-        raise TypeError(f"checkpoint entry {name} is empty bytes, which could not be read again")
-    return value
-
-
-def _storable_key(key: Any, name: str) -> Any:
-    key = storable(key, name)
-    try:
-        check_key(key)
-    except NotAllowedError as error:
-        raise TypeError(f"checkpoint entry {name} could not be read again") from error
-    return key
-
-
-def _entry(name: str, key: Any) -> str:
-    return f"{name}[{key!r}]" if name else str(key)
-
-
-def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in ``value`` with the name of its entry."""
-    if isinstance(value, Tensor):
-        yield name, value
-    elif isinstance(value, dict | list | tuple):
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _tensors(item, _entry(name, key))
-
-
-def check_finite(tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    """Refuse to write tensors to ``path`` that are not finite.
-
-    Raises:
-        DivergedError: naming the first.
-    """
-    names = [name for name, tensor in tensors.items() if tensor.is_floating_point()]
-    # One answer for each device, so that a GPU is waited for once.
-    finite = [tensors[name].isfinite().all() for name in names]
-    if all(
-        torch.stack([f for f in finite if f.device == d]).all() for d in {f.device for f in finite}
-    ):
-        return
-    name = next(name for name, value in zip(names, finite) if not value)
-    raise DivergedError(
-        f"{path} is not written: {name} is not finite any more; what was saved before is kept"
-    )
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -183,58 +107,20 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     has_digest = check_digest(path)
-    values = read_tensors(path)
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise WeightsError(
-            f"{path}: not a checkpoint of this toolkit; an ImageNet classifier goes to "
-            "train.py --backbone-weights"
-        )
-    version = values.get("version")
-    if isinstance(version, int) and version > VERSION:
-        raise WeightsError(
-            f"{path}: checkpoint version {version}, this toolkit reads up to {VERSION}; "
-            "upgrade effdet-toolkit"
-        )
-    if version == 1:
-        values.setdefault("chosen", "ema")
-    elif not has_digest:
-        raise WeightsError(f"{path}: damaged: cut or changed at its end, its SHA-256 is missing")
-    wrong = [
-        n for n, kind in _ENTRIES.items() if n not in values or not isinstance(values[n], kind)
-    ]
-    wrong += [n for n, kind in _OPTIONAL.items() if not isinstance(values.get(n, kind()), kind)]
-    if values.get("chosen") not in ("ema", "raw"):
-        wrong.append("chosen")
-    if wrong:
-        raise WeightsError(f"{path}: checkpoint with a missing or wrong entry ({wrong[0]})")
-    try:
-        checkpoint = Checkpoint(
-            model_config=ModelConfig.from_dict(values["model_config"]),
-            class_map=ClassMap.from_dict(values["class_map"]),
-            model=values["model"],
-            ema=values["ema"],
-            chosen="raw" if values["ema"] is None else values["chosen"],
-            metrics=values["metrics"],
-            training=values["training"],
-            **{name: values[name] for name in _OPTIONAL if name in values},
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path}: checkpoint with a missing or wrong entry ({error})") from error
-    check_outputs(checkpoint.model_config, checkpoint.class_map, path)
-    return checkpoint
-
-
-def check_outputs(config: ModelConfig, class_map: ClassMap, path: str | Path) -> None:
-    """Refuse a class map that contradicts the model's head.
-
-    Raises:
-        WeightsError: with both numbers.
-    """
-    if len(class_map) != config.num_classes:
-        raise WeightsError(
-            f"{path}: names for {len(class_map)} class outputs, but the model has "
-            f"{config.num_classes}"
-        )
+    values = read_tensors(path, functools.partial(check_entries, path, has_digest))
+    entries = read_entries(values, path)
+    for state in (values["model"], values["ema"] or {}):
+        check_no_nan(state, path)
+    return Checkpoint(
+        model_config=entries.model_config,
+        class_map=entries.class_map,
+        model=values["model"],
+        ema=values["ema"],
+        chosen="raw" if values["ema"] is None else values.get("chosen", "ema"),
+        metrics=values["metrics"],
+        training=values["training"],
+        **{name: values[name] for name in OPTIONAL if name in values},
+    )
 
 
 def is_checkpoint(path: str | Path) -> bool:
@@ -266,24 +152,9 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str | Pat
     Raises:
         WeightsError: naming the first tensors that do not.
     """
-    damaged = [
-        name
-        for name, value in state.items()
-        if not isinstance(value, Tensor) or value.is_complex() or not value.isfinite().all()
-    ]
-    if damaged:
-        raise WeightsError(f"{source}: {damaged[0]} is not a tensor of finite numbers")
-    wanted = module.state_dict()
-    faults = [f"{name} is missing" for name in wanted if name not in state]
-    faults += [f"{name} is unknown" for name in state if name not in wanted]
-    faults += [
-        f"{name} is {list(state[name].shape)}, expected {list(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
-    if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise WeightsError(f"{source}: weights of another model: {'; '.join(faults[:3])}{more}")
+    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    check_state(state, wanted, source)
+    check_no_nan(state, source)
     module.load_state_dict(dict(state))
 
 

@@ -10,10 +10,12 @@ from typing import Any
 
 from torch import Tensor
 
-from effdet.config import BACKBONES, ClassifierConfig
-from effdet.errors import WeightsError
+from effdet.config import ClassifierConfig
+from effdet.errors import WeightsError, shown
+from effdet.weights.entries import check_state
 from effdet.weights.formats.safetensors_file import metadata_of, open_safetensors
 from effdet.weights.published import check_published_digest, write_with_digest
+from effdet.weights.translate import our_shapes
 
 FORMAT = "effdet-classifier"
 VERSION = "1"
@@ -70,13 +72,15 @@ def read_classifier(path: Path) -> Classifier:
     metadata = metadata_of(path)
     if metadata.get("version") != VERSION:
         raise WeightsError(
-            f"{path}: a classifier of version {metadata.get('version')}, this toolkit reads "
+            f"{path}: a classifier of version {shown(metadata.get('version'))}, this toolkit reads "
             f"version {VERSION}; upgrade effdet-toolkit"
         )
     check_published_digest(path)
+    config, tensors = config_in(metadata, path), open_safetensors(path).tensors
+    check_state(tensors, our_shapes(config), path)
     return Classifier(
-        config=config_in(metadata, path),
-        state={name: stored.read() for name, stored in open_safetensors(path).tensors.items()},
+        config=config,
+        state={name: stored.read() for name, stored in tensors.items()},
         origin=metadata.get("origin", ""),
         licence=metadata.get("licence", ""),
     )
@@ -93,10 +97,8 @@ def config_in(metadata: Mapping[str, str], path: Path) -> ClassifierConfig:
         fields: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
         }
-        config = ClassifierConfig(**fields)
-        known = config.backbone in BACKBONES
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise WeightsError(f"{path}: metadata classifier_config are damaged ({error})") from error
-    if not known:
-        raise WeightsError(f"{path}: of {config.backbone}, a backbone this toolkit does not have")
-    return config
+        return ClassifierConfig(**fields)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise WeightsError(
+            f"{path}: metadata classifier_config are damaged ({str(error)[:200]})"
+        ) from error

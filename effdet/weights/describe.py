@@ -11,6 +11,7 @@ from effdet.errors import UsageError, WeightsError
 from effdet.structures import ClassMap
 from effdet.weights.checkpoint import is_checkpoint
 from effdet.weights.classifier_file import config_in, is_classifier_file
+from effdet.weights.entries import read_entries
 from effdet.weights.formats import open_file
 from effdet.weights.open import OURS, find
 from effdet.weights.published import is_published, published_values
@@ -71,14 +72,15 @@ def format_weights(about: Mapping[str, Any]) -> str:
 
 def _ours(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     try:
-        return _told(values)
+        return _told(values, path)
+    except WeightsError:
+        raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: has a missing or wrong entry ({error})") from error
 
 
-def _told(values: Mapping[str, Any]) -> dict[str, Any]:
-    config = ModelConfig.from_dict(values["model_config"])
-    class_map = ClassMap.from_dict(values["class_map"])
+def _told(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    config, class_map = read_entries(values, path)
     about = {"program": OURS, "model": config.name, **_input(config), **_classes(class_map)}
     training = values.get("training") or {}
     about["metrics"] = {k: v for k, v in values["metrics"].items() if k in ("AP", "AP50", "epoch")}

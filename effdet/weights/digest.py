@@ -6,6 +6,7 @@ comment of the zip file, as ``effdet sha256:...``, so that ``torch.load`` still 
 """
 
 import hashlib
+import math
 import os
 import re
 import struct
@@ -15,9 +16,11 @@ from typing import Any, BinaryIO, cast
 import torch
 
 from effdet.errors import WeightsError
+from effdet.weights.formats.beginning import opened
 
 _MARK = b"effdet sha256:"
 _DIGEST_BYTES = len(_MARK) + 64
+_BLOCK = 2**20
 _ZIP_END_BYTES = 22
 """Of the record that ends a zip file without comment; its last two are the comment's length."""
 
@@ -37,13 +40,11 @@ def save_with_digest(values: Any, file: BinaryIO) -> None:
 
 def has_mark(path: Path) -> bool:
     """Whether the file ends as one that :func:`save_with_digest` wrote, right or wrong."""
-    if not path.is_file():
-        return False
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             file.seek(max(os.fstat(file.fileno()).st_size - _DIGEST_BYTES, 0))
             return file.read().startswith(_MARK)
-    except OSError:
+    except WeightsError:
         return False
 
 
@@ -53,29 +54,38 @@ def check_digest(path: Path) -> bool:
     Raises:
         WeightsError: where it is not, or the file cannot be read.
     """
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file")
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            left = max(os.fstat(file.fileno()).st_size - _DIGEST_BYTES, 0)
-            file.seek(left)
-            found = re.fullmatch(_MARK + rb"([0-9a-f]{64})", file.read())
-            if found is None:
-                return False
-            file.seek(0)
-            while left > 0 and (block := file.read(min(left, 1 << 20))):
-                digest.update(block)
-                left -= len(block)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
-    expected = found[1].decode()
-    if digest.hexdigest() != expected:
+    with opened(path) as file:
+        size = max(os.fstat(file.fileno()).st_size - _DIGEST_BYTES, 0)
+        file.seek(size)
+        found = re.fullmatch(_MARK + rb"([0-9a-f]{64})", file.read())
+        if found is None:
+            return False
+        file.seek(0)
+        compare_digest(found[1], hash_rest(file, size=size), path)
+    return True
+
+
+def compare_digest(expected: bytes, found: "hashlib._Hash", path: Path) -> None:
+    """Refuse a file whose bytes do not have the digest that stands in it, in hex.
+
+    Raises:
+        WeightsError: with the beginnings of both.
+    """
+    if found.hexdigest().encode() != expected:
         raise WeightsError(
             f"{path}: damaged: not the bytes that were written "
-            f"(expected sha256 {expected[:16]}..., found {digest.hexdigest()[:16]}...)"
+            f"(expected sha256 {expected[:16].decode()}..., found {found.hexdigest()[:16]}...)"
         )
-    return True
+
+
+def hash_rest(file: BinaryIO, start: bytes = b"", size: int | None = None) -> "hashlib._Hash":
+    """SHA-256 of ``start`` and of the ``size`` next bytes of ``file``, by default all."""
+    digest = hashlib.sha256(start)
+    left = math.inf if size is None else size
+    while left > 0 and (block := file.read(int(min(left, _BLOCK)))):
+        digest.update(block)
+        left -= len(block)
+    return digest
 
 
 def sha256_of(path: str | Path) -> str:
@@ -84,14 +94,8 @@ def sha256_of(path: str | Path) -> str:
     Raises:
         WeightsError: where it cannot be read.
     """
-    digest = hashlib.sha256()
-    try:
-        with Path(path).open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return digest.hexdigest()
+    with opened(Path(path)) as file:
+        return hash_rest(file).hexdigest()
 
 
 class _DigestOutput:

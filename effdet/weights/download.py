@@ -44,7 +44,7 @@ def resolve(weights: str | Path) -> Path:
         WriteError: where the cache cannot be written.
     """
     text = str(weights)
-    if Path(text).exists() or Path(f"{text}.index").exists():  # a TensorFlow checkpoint's prefix
+    if _is_there(text) or _is_there(f"{text}.index"):  # a TensorFlow checkpoint's prefix
         return Path(text)
     if text in RELEASES:
         return fetch(RELEASES[text])
@@ -56,6 +56,21 @@ def resolve(weights: str | Path) -> Path:
     if os.sep in text or text.startswith(("~", ".")) or Path(text).suffix in _SUFFIXES:
         raise WeightsError(f"{text}: no such weights file{hint}")
     raise UsageError(f"{text!r} is no file and no public release{_near(text)}")
+
+
+def _is_there(text: str) -> bool:
+    """Whether something has that name.
+
+    Raises:
+        WeightsError: where the system does not tell.
+    """
+    try:
+        os.stat(text)  # noqa: PTH116 - Path.exists() lets some errors through
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last for a NUL
+        return False
+    except OSError as error:
+        raise WeightsError(f"{text}: cannot be read ({error.strerror or error})") from error
+    return True
 
 
 def find_release(name: str) -> Release:

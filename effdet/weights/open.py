@@ -7,25 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from effdet.config import ModelConfig, Padding
-from effdet.errors import UsageError, WeightsError
+from effdet.errors import UsageError, WeightsError, shown
 from effdet.structures import ClassMap
 from effdet.weights.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
 from effdet.weights.classifier_file import Classifier, is_classifier_file, read_classifier
 from effdet.weights.coco import class_map_of, numbered
 from effdet.weights.digest import sha256_of
 from effdet.weights.download import resolve
+from effdet.weights.entries import FLOATS
 from effdet.weights.formats import open_file
 from effdet.weights.published import is_published, load_published
 from effdet.weights.releases import Release, release_with_hash
 from effdet.weights.source import Config, Source
 from effdet.weights.sources import SOURCES
 from effdet.weights.tensor_file import TensorFile
-from effdet.weights.translate import COUNTER, identify, nearest_model, state_dict
+from effdet.weights.translate import COUNTER, identify, nearest_model, our_shapes, state_dict
 
 OURS = "effdet-toolkit"
+_COUNTS = {torch.int64, torch.int32}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +61,18 @@ def find(path: Path, *, inert: bool = False) -> Found:
     shapes = {name: stored.shape for name, stored in file.tensors.items()}
     source = next((s for s in SOURCES if s.recognises(shapes)), None)
     if source is None:
-        shown = ", ".join(sorted(shapes)[:3])
+        names = ", ".join(name[:100] for name in sorted(shapes)[:3])
         raise WeightsError(
-            f"{path}: {file.form} with {len(shapes)} tensors ({shown}, ...) that have the names of "
+            f"{path}: {file.form} with {len(shapes)} tensors ({names}, ...) that have the names of "
             "no program this toolkit knows"
         )
-    configs = identify(source, shapes)
-    if not configs:
-        raise WeightsError(f"{path}: {_no_model(source, shapes)}")
+    try:
+        configs = identify(source, shapes)
+        fault = "" if configs else _no_model(source, shapes)
+    except (UsageError, RuntimeError, OverflowError) as error:  # sizes that no model can have
+        raise WeightsError(f"{path}: of no model ({shown(str(error), 200)})") from error
+    if fault:
+        raise WeightsError(f"{path}: {fault}")
     sha256 = sha256_of(path) if path.is_file() else None
     release = None if sha256 is None else release_with_hash(sha256)
     return Found(file=file, source=source, configs=tuple(configs), sha256=sha256, release=release)
@@ -213,18 +220,27 @@ def _no_model(source: Source[Any], shapes: Mapping[str, tuple[int, ...]]) -> str
 
 
 def _read(found: Found, config: Config, path: Path, use_ema: bool = True) -> dict[str, Tensor]:
-    state = state_dict(found.source, config, found.file.best(use_ema))
+    stored = found.file.best(use_ema)
+    for name in our_shapes(config):
+        theirs = [n for n in found.source.names(config, name) if n in stored]
+        _check_kinds({n: stored[n].dtype for n in theirs}, name.endswith(COUNTER), path)
+    state = state_dict(found.source, config, stored)
     for name, tensor in state.items():
-        if tensor.is_complex() or not tensor.isfinite().all():
-            theirs = ", ".join(found.source.names(config, name))
-            raise WeightsError(f"{path}: {theirs} is not a tensor of finite numbers")
-        if not tensor.is_floating_point() and not name.endswith(COUNTER):
-            theirs = ", ".join(found.source.names(config, name))
-            raise WeightsError(
-                f"{path}: {theirs} is {tensor.dtype}, expected floating-point numbers; quantized "
-                "weights are not read"
-            )
+        if not tensor.isfinite().all():
+            theirs = found.source.names(config, name)
+            raise WeightsError(f"{path}: {', '.join(theirs)} is not a tensor of finite numbers")
     return {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
+
+
+def _check_kinds(dtypes: Mapping[str, torch.dtype], counts: bool, path: Path) -> None:
+    """Refuse types that no weights have; ``counts`` is for step counters."""
+    for name, dtype in dtypes.items():
+        if dtype in FLOATS or (counts and dtype in _COUNTS):
+            continue
+        raise WeightsError(
+            f"{path}: {name} is {dtype}, expected floating-point numbers; quantized and complex "
+            "weights are not read"
+        )
 
 
 def _class_map(outputs: int, classes: Sequence[str] | None, path: Path) -> ClassMap:

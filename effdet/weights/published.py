@@ -28,11 +28,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from effdet.config import ModelConfig
 from effdet.errors import WeightsError
 from effdet.files import write_atomically
-from effdet.structures import ClassMap
-from effdet.weights.checkpoint import Checkpoint, check_finite, check_outputs, storable
+from effdet.weights.checkpoint import Checkpoint
+from effdet.weights.digest import compare_digest, hash_rest
+from effdet.weights.entries import check_no_nan, check_state, read_entries
+from effdet.weights.formats.beginning import opened
 from effdet.weights.formats.safetensors_file import (
     DTYPES,
     METADATA,
@@ -40,6 +41,8 @@ from effdet.weights.formats.safetensors_file import (
     open_safetensors,
     read_header,
 )
+from effdet.weights.storable import check_finite, storable
+from effdet.weights.translate import our_shapes
 
 FORMAT = "effdet"
 VERSION = 1
@@ -49,7 +52,6 @@ _TEXT = ("licence", "origin")
 _DIGEST = re.compile(rb'"digest":"sha256:([0-9a-f]{64})"')
 _NO_DIGEST = b"0" * 64
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
-_BLOCK = 2**20
 
 
 def save_published(
@@ -154,16 +156,14 @@ def load_published(path: str | Path) -> Checkpoint:
     check_published_digest(path)
     values = published_values(metadata, path)
     tensors = open_safetensors(path).tensors
-    try:
-        config = ModelConfig.from_dict(values["model_config"])
-        class_map = ClassMap.from_dict(values["class_map"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path}: metadata with a missing or wrong entry ({error})") from error
-    check_outputs(config, class_map, path)
+    config, class_map = read_entries(values, path)
+    check_state(tensors, our_shapes(config), path)
+    state = {name: stored.read() for name, stored in tensors.items()}
+    check_no_nan(state, path)
     return Checkpoint(
         model_config=config,
         class_map=class_map,
-        model={name: stored.read() for name, stored in tensors.items()},
+        model=state,
         ema=None,
         chosen="raw",
         metrics=values["metrics"],
@@ -185,21 +185,10 @@ def check_published_digest(path: Path) -> None:
     if len(found) != 1:
         raise WeightsError(f"{path}: damaged: its SHA-256 is missing or changed")
     start, end = found[0].span(1)
-    digest = hashlib.sha256(len(header).to_bytes(8, "little"))
-    digest.update(header[:start] + _NO_DIGEST + header[end:])
-    try:
-        with path.open("rb") as file:
-            file.seek(8 + len(header))
-            while block := file.read(_BLOCK):
-                digest.update(block)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
-    expected = found[0][1].decode()
-    if digest.hexdigest() != expected:
-        raise WeightsError(
-            f"{path}: damaged: not the bytes that were written "
-            f"(expected sha256 {expected[:16]}..., found {digest.hexdigest()[:16]}...)"
-        )
+    blank = len(header).to_bytes(8, "little") + header[:start] + _NO_DIGEST + header[end:]
+    with opened(path) as file:
+        file.seek(8 + len(header))
+        compare_digest(found[0][1], hash_rest(file, blank), path)
 
 
 def _header(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:

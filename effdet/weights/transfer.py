@@ -13,6 +13,7 @@ from torch import Tensor
 from effdet.config import ModelConfig
 from effdet.errors import WeightsError
 from effdet.models import EfficientDet
+from effdet.names import shown_name
 from effdet.structures import ClassMap
 from effdet.weights.checkpoint import Checkpoint, load_state
 from effdet.weights.class_rows import match_classes, take_rows
@@ -170,7 +171,8 @@ def _rows_line(rows: Sequence[int | None], class_map: ClassMap) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     more = len(names) - SHOWN_CLASSES
-    return ", ".join(names[:SHOWN_CLASSES]) + (f" and {more} more" if more > 0 else "")
+    shown = ", ".join(map(shown_name, names[:SHOWN_CLASSES]))
+    return shown + (f" and {more} more" if more > 0 else "")
 
 
 def _warning(found: ModelConfig, wanted: ModelConfig, random: set[str]) -> str:

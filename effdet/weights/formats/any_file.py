@@ -4,6 +4,7 @@
 from pathlib import Path
 
 from effdet.errors import WeightsError
+from effdet.weights.formats.beginning import instead_of_weights, read_head
 from effdet.weights.formats.keras import open_keras
 from effdet.weights.formats.safetensors_file import open_safetensors
 from effdet.weights.formats.tensorflow import is_tensorflow, open_tensorflow
@@ -26,23 +27,18 @@ def open_file(path: Path, *, inert: bool = False) -> TensorFile:
     """
     if is_tensorflow(path):
         return open_tensorflow(path)
-    if not path.is_file():
-        what = "a folder without a TensorFlow checkpoint" if path.is_dir() else "no such file"
-        raise WeightsError(f"{path}: {what}")
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
+    head = read_head(path)
     if head.startswith(_HDF5):
         return open_keras(path)
+    if head[8:9] == b"{":  # before it stands a length, which may begin like a pickle
+        return open_safetensors(path)
     if head.startswith((b"PK", b"\x80")):
         return open_torch(path, inert=inert)
-    if head[8:9] == b"{":
-        return open_safetensors(path)
     for magic, name in _ARCHIVES.items():
         if head.startswith(magic):
             raise WeightsError(f"{path}: a {name} archive; unpack it and name what was in it")
+    if instead := instead_of_weights(head):
+        raise WeightsError(f"{path}: {instead}")
     raise WeightsError(
         f"{path}: not a weights file: expected a PyTorch, safetensors or Keras HDF5 file or a "
         "TensorFlow checkpoint"

@@ -6,6 +6,7 @@ Only datasets are looked at: no attribute, no link to elsewhere, nothing that ha
 
 import functools
 import importlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import numpy as np
 import torch
 
 from effdet.errors import WeightsError
+from effdet.weights.formats.beginning import read_head
+from effdet.weights.formats.pickled_values import shown
 from effdet.weights.formats.plain import read_plain
 from effdet.weights.tensor_file import StoredTensor, TensorFile
 
@@ -22,6 +25,8 @@ _DTYPES = {
     for name in ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8")
 }
 _DEEPEST = 32
+_MOST_OBJECTS = 10_000
+"""Groups and datasets, as often as there is a way to them: links can make a few any number."""
 
 
 def open_keras(path: str | Path) -> TensorFile:
@@ -32,8 +37,7 @@ def open_keras(path: str | Path) -> TensorFile:
             but plain datasets.
     """
     path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file")
+    read_head(path)  # says what is wrong with other than regular files
     h5py = _h5py(path)
     tensors: dict[str, StoredTensor] = {}
     try:
@@ -42,7 +46,7 @@ def open_keras(path: str | Path) -> TensorFile:
                 raise WeightsError(
                     f"{path}: begins with {file.userblock_size} bytes that are not Keras's"
                 )
-            for place, dataset in _datasets(h5py, file, "", path):
+            for place, dataset in _datasets(h5py, file, "", path, itertools.count()):
                 name = place.partition("/")[2].removesuffix(":0")
                 if not name or name in tensors:
                     raise WeightsError(
@@ -52,7 +56,7 @@ def open_keras(path: str | Path) -> TensorFile:
     except WeightsError:
         raise
     except Exception as error:  # there is no end to what damaged bytes make a reader raise
-        raise WeightsError(f"{path}: damaged or not an HDF5 file ({error})") from error
+        raise WeightsError(f"{path}: damaged or not an HDF5 file ({shown(str(error))})") from error
     return TensorFile(path=path, form="Keras HDF5", tensors=tensors)
 
 
@@ -65,17 +69,21 @@ def _h5py(path: Path) -> Any:
         ) from error
 
 
-def _datasets(h5py: Any, group: Any, prefix: str, path: Path) -> Iterator[tuple[str, Any]]:
-    """All datasets below ``group`` by their place in the file."""
+def _datasets(
+    h5py: Any, group: Any, prefix: str, path: Path, count: Iterator[int]
+) -> Iterator[tuple[str, Any]]:
+    """All datasets below ``group`` by their place in the file; ``count`` is of all objects."""
     if prefix.count("/") > _DEEPEST:
         raise WeightsError(f"{path}: groups within groups, {_DEEPEST} deep")
     for key in group:
         place = f"{prefix}{key}"
+        if next(count) >= _MOST_OBJECTS:
+            raise WeightsError(f"{path}: not read: more than {_MOST_OBJECTS} groups and datasets")
         if type(group.get(key, getlink=True)) is not h5py.HardLink:
             raise WeightsError(f"{path}: {place} is a link to elsewhere, which is not followed")
         item = group[key]
         if isinstance(item, h5py.Group):
-            yield from _datasets(h5py, item, f"{place}/", path)
+            yield from _datasets(h5py, item, f"{place}/", path, count)
         elif isinstance(item, h5py.Dataset):
             yield place, item
         else:

@@ -83,6 +83,11 @@ class Placed:
             return 0
         return 1 + sum(map(operator.mul, self.shape, self.strides)) - sum(self.strides)
 
+    @property
+    def size(self) -> int:
+        """Bytes of its elements."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
     def check(self) -> None:
         """Refuse what does not lie in its storage or is more than it."""
         if len(self.shape) != len(self.strides) or len(self.shape) > MAX_DIMENSIONS:

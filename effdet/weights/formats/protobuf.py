@@ -8,6 +8,7 @@ from collections import defaultdict
 
 _FIXED = {1: 8, 5: 4}
 _VARINT, _BYTES = 0, 2
+_MOST_FIELDS = 100
 
 
 def varint(data: bytes, at: int) -> tuple[int, int]:
@@ -41,6 +42,8 @@ class Message:
         while at < len(data):
             key, at = varint(data, at)
             value, at = _value(data, at, key & 7)
+            if len(self._fields) > _MOST_FIELDS:
+                raise ValueError("a message of too many fields")
             self._fields[key >> 3].append(value)
 
     def number(self, field: int) -> int:

@@ -13,14 +13,18 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from effdet.errors import WeightsError
+from effdet.weights.formats.beginning import instead_of_weights, opened
 from effdet.weights.formats.pickled_values import shown
 from effdet.weights.formats.plain import read_plain
 from effdet.weights.tensor_file import StoredTensor, TensorFile
 
 METADATA = "__metadata__"
 
-MAX_HEADER = 8 * 2**20
-"""Bytes; fifty thousand tensors need less."""
+MAX_HEADER = 4 * 2**20
+"""Bytes; thirty thousand tensors need less."""
+
+MAX_CONTAINERS = 100_000
+"""Lists and objects in a header; a few bytes each, and a hundred times that in memory."""
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -42,6 +46,7 @@ def open_safetensors(path: str | Path) -> TensorFile:
     content = read_header(path)
     header = _parsed(content, path)
     metadata = header.pop(METADATA, None) or {}
+    _check_size(path, header, 8 + len(content))
     try:
         with safe_open(path, framework="pt") as file:  # checks types, shapes and offsets
             names = set(file.keys())
@@ -52,6 +57,20 @@ def open_safetensors(path: str | Path) -> TensorFile:
     start = 8 + len(content)
     tensors = {name: _stored(name, entry, start, path) for name, entry in header.items()}
     return TensorFile(path=path, form="safetensors", tensors=tensors, values=metadata)
+
+
+def _check_size(path: Path, header: Mapping[str, Any], start: int) -> None:
+    """Refuse a file that is cut, in words of ours; the library checks the rest."""
+    try:
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        cut = type(end) is int and path.stat().st_size < start + end
+    except (LookupError, TypeError, OSError):
+        return
+    if cut:
+        raise WeightsError(
+            f"{path}: damaged: cut off at {path.stat().st_size} bytes, expected "
+            f"{shown(str(start + end))}; get the file again"
+        )
 
 
 def _stored(name: str, entry: Mapping[str, Any], start: int, path: Path) -> StoredTensor:
@@ -72,19 +91,17 @@ def read_header(path: Path) -> bytes:
     Raises:
         WeightsError: where there is no file, or it is no safetensors file.
     """
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file")
-    try:
-        with path.open("rb") as file:
-            rest = os.fstat(file.fileno()).st_size - 8
-            size = int.from_bytes(file.read(8), "little")
-            if rest < 2 or size > rest:
-                raise WeightsError(f"{path}: damaged: cut, or not a safetensors file")
-            if size > MAX_HEADER:
-                raise WeightsError(f"{path}: not read: a header of {size} bytes")
-            return file.read(size)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
+    with opened(path) as file:
+        rest = os.fstat(file.fileno()).st_size - 8
+        head = file.read(8)
+        size = int.from_bytes(head, "little")
+        if rest < 2 or size > rest:
+            instead = instead_of_weights(head + file.read(56))
+            raise WeightsError(f"{path}: {instead or 'damaged: cut, or not a safetensors file'}")
+        if size > MAX_HEADER:
+            raise WeightsError(f"{path}: not read: a header of {size} bytes")
+        file.seek(8)
+        return file.read(size)
 
 
 def metadata_of(path: Path) -> dict[str, str]:
@@ -101,6 +118,8 @@ def metadata_of(path: Path) -> dict[str, str]:
 
 def _parsed(header: bytes, path: Path) -> dict[str, Any]:
     """The header, in which no name may stand twice: readers differ in which of them they take."""
+    if header.count(b"[") + header.count(b"{") > MAX_CONTAINERS:
+        raise WeightsError(f"{path}: not read: a header of more than {MAX_CONTAINERS} lists")
     try:
         values = json.loads(header, object_pairs_hook=_unique)
     except _TwiceError as error:

@@ -7,8 +7,8 @@ _LARGEST_RATIO = 22
 """Three bytes become 64 at most."""
 
 
-def decompress(data: bytes) -> bytes:
-    """The bytes that ``data`` stands for.
+def decompress(data: bytes, most: int = 2**24) -> bytes:
+    """The bytes that ``data`` stands for, ``most`` of them.
 
     Raises:
         ValueError: where it is not Snappy's; never are more bytes made than its length allows.
@@ -16,6 +16,8 @@ def decompress(data: bytes) -> bytes:
     size, at = varint(data, 0)
     if size > _LARGEST_RATIO * len(data):
         raise ValueError(f"{len(data)} compressed bytes cannot be {size}")
+    if size > most:
+        raise ValueError(f"compressed bytes that are {size}, which is not read")
     made = bytearray()
     while at < len(data):
         piece, at = _literal(data, at) if data[at] & 3 == 0 else _copy(data, at, made)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The weights in what people save: a state dict, or one among epochs, options and averages."""
 
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,8 @@ def pick(value: Any, path: Path) -> Found:
     if not isinstance(value, dict):
         raise WeightsError(f"{path}: holds one {_kind(value)}, expected tensors with names")
     groups = {key: item for key, item in value.items() if _is_state_dict(item)}
-    loose = [key for key, item in value.items() if _is_weight(item) and math.prod(item.shape) > 1]
+    # A parameter's name has a dot; class weights and the like stand beside many state dicts.
+    loose = [key for key, item in value.items() if _is_weight(item) and "." in str(key)]
     averages = [key for key in groups if key in AVERAGES]
     weights = [key for key in groups if key not in AVERAGES] or averages[:1]
     averages = [key for key in averages if key not in weights]

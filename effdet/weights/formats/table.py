@@ -20,8 +20,11 @@ MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 _FOOTER = 48
 _TRAILER = 5
 _NONE, _SNAPPY = 0, 1
-_LONGEST_KEY, _MOST_KEY_BYTES = 2**12, 2**26
+_LONGEST_KEY, _MOST_KEY_BYTES = 2**12, 2**24
 """Bytes of one key and of all together: shared beginnings could make a small file very large."""
+_MOST_PAIRS, _LONGEST_VALUE = 50_000, 2**16
+_LARGEST_BLOCK, _LARGEST_TABLE = 2**20, 2**25
+"""Bytes; TensorFlow's blocks have a quarter of that, and its tables few of them."""
 
 
 def has_magic(file: BinaryIO) -> bool:
@@ -42,12 +45,14 @@ def read_table(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
     end = file.seek(0, os.SEEK_END) - _FOOTER
     if end < 0:
         raise ValueError("cut off: shorter than its footer")
+    if end > _LARGEST_TABLE:
+        raise ValueError(f"an index of {end} bytes, which is not read")
     file.seek(end)
     footer = file.read(_FOOTER)
     _, at = _handle(footer, 0)  # of a block that nothing is in
     index, _ = _handle(footer, at)
     last_key: bytes | None = None
-    done = key_bytes = 0
+    done = key_bytes = count = 0
     for _, value in _pairs(_block(file, index, end)):
         place, _ = _handle(value, 0)
         if place[0] < done:
@@ -58,8 +63,11 @@ def read_table(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
                 raise ValueError("keys that are not in order")
             last_key = key
             key_bytes += len(key)
-            if key_bytes > _MOST_KEY_BYTES:
-                raise ValueError(f"more than {_MOST_KEY_BYTES} bytes of names")
+            count += 1
+            if key_bytes > _MOST_KEY_BYTES or count > _MOST_PAIRS:
+                raise ValueError(
+                    f"more than {_MOST_PAIRS} names or {_MOST_KEY_BYTES} bytes of them"
+                )
             yield key, content
 
 
@@ -75,6 +83,8 @@ def _block(file: BinaryIO, place: tuple[int, int], end: int) -> bytes:
     offset, size = place
     if offset + size + _TRAILER > end:
         raise ValueError(f"cut off: a block of {size} bytes at {offset} is not in the file")
+    if size > _LARGEST_BLOCK:
+        raise ValueError(f"a block of {size} bytes, which is not read")
     file.seek(offset)
     data = file.read(size + _TRAILER)
     content, kind = data[:size], data[size]
@@ -84,7 +94,7 @@ def _block(file: BinaryIO, place: tuple[int, int], end: int) -> bytes:
         )
     if kind not in (_NONE, _SNAPPY):
         raise ValueError(f"a block with compression {kind}; none and snappy are known")
-    return decompress(content) if kind == _SNAPPY else content
+    return decompress(content, 2 * _LARGEST_BLOCK) if kind == _SNAPPY else content
 
 
 def _pairs(block: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -103,6 +113,8 @@ def _pairs(block: bytes) -> Iterator[tuple[bytes, bytes]]:
             raise ValueError("a pair that is cut off")
         if shared + rest > _LONGEST_KEY:
             raise ValueError(f"a name of {shared + rest} bytes")
+        if size > _LONGEST_VALUE:
+            raise ValueError(f"an entry of {size} bytes")
         key = key[:shared] + block[at : at + rest]
         yield key, block[at + rest : at + rest + size]
         at += rest + size

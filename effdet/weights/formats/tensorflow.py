@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from effdet.errors import WeightsError
+from effdet.weights.formats.beginning import opened
 from effdet.weights.formats.bundle import Bundle, Entry, read_bundle
 from effdet.weights.formats.crc32c import masked_crc32c
 from effdet.weights.formats.plain import read_plain
@@ -30,11 +31,13 @@ _AVERAGE_SLOT = re.compile(r"(.+)/\.OPTIMIZER_SLOT/.+/average(/\.ATTRIBUTES/VARI
 
 def is_tensorflow(path: Path) -> bool:
     """Whether ``path`` is a part, the prefix or the folder of a TensorFlow checkpoint."""
-    if path.is_dir():
-        return (path / "checkpoint").is_file() or any(path.glob("*.index"))
-    if path.is_file():
-        return _PART.fullmatch(path.name) is not None or _ends_as_index(path)
-    return path.with_name(f"{path.name}.index").is_file()
+    with contextlib.suppress(OSError, ValueError):  # names that no file can have
+        if path.is_dir():
+            return (path / "checkpoint").is_file() or any(path.glob("*.index"))
+        if path.is_file():
+            return _PART.fullmatch(path.name) is not None or _ends_as_index(path)
+        return path.with_name(f"{path.name}.index").is_file()
+    return False
 
 
 def open_tensorflow(path: str | Path) -> TensorFile:
@@ -47,13 +50,11 @@ def open_tensorflow(path: str | Path) -> TensorFile:
         WeightsError: where a file is missing, damaged, cut off or of an unknown kind.
     """
     index = _find_index(Path(path))
-    try:
-        with index.open("rb") as file:
+    with opened(index) as file:
+        try:
             bundle = read_bundle(file)
-    except OSError as error:
-        raise WeightsError(f"{index}: cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
-        raise WeightsError(f"{index}: {error}") from error
+        except ValueError as error:
+            raise WeightsError(f"{index}: {error}") from error
     data = _Data(_data_files(index, bundle), bundle)
     stored = {
         entry.name: StoredTensor(entry.shape, entry.dtype, functools.partial(data.read, entry))

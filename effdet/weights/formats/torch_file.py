@@ -10,8 +10,7 @@ import functools
 import os
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from effdet.errors import WeightsError
 from effdet.weights.formats import archive
+from effdet.weights.formats.beginning import instead_of_weights, opened
 from effdet.weights.formats.pickled import MAX_BYTES, Pickle
 from effdet.weights.formats.pickled_values import (
     MAX_KEY,
@@ -41,6 +41,9 @@ _OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 _OLD_VERSION = 1001
 
+MAX_SHARING = 4
+"""Tensors that lie in the same bytes: a layer that a model has twice has two names."""
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -57,15 +60,23 @@ class Contents:
     inert: tuple[str, ...]
 
 
-def read_tensors(path: str | Path) -> Any:
+def read_tensors(path: str | Path, check: Callable[[Any], object] | None = None) -> Any:
     """What is in a PyTorch file, on the CPU; only tensors and plain values are allowed.
+
+    Args:
+        path: the file.
+        check: is given the value with a ``Placed`` for each tensor, before any is read; what it
+            raises goes through.
 
     Raises:
         WeightsError: where the file is missing, damaged or holds anything else.
     """
     path = Path(path)
-    with _opened(path) as file:
-        _scan(file, path, inert=False)
+    with opened(path) as file:
+        contents = _scan(file, path, inert=False)
+        if check is not None:
+            check(contents.value)
+        del contents
         file.seek(0)
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -87,7 +98,7 @@ def read_contents(path: str | Path, *, inert: bool = False) -> Contents:
         WeightsError: as :func:`read_tensors`.
     """
     path = Path(path)
-    with _opened(path) as file:
+    with opened(path) as file:
         return _scan(file, path, inert=inert)
 
 
@@ -104,6 +115,7 @@ def open_torch(path: str | Path, *, inert: bool = False) -> TensorFile:
     path = Path(path)
     contents = read_contents(path, inert=inert)
     tensors, averages, values = pick(contents.value, path)
+    _check_shared([*tensors.values(), *averages.values()], path)
     return TensorFile(
         path=path,
         form=contents.form,
@@ -114,23 +126,22 @@ def open_torch(path: str | Path, *, inert: bool = False) -> TensorFile:
     )
 
 
+def _check_shared(tensors: Collection[Placed], path: Path) -> None:
+    """Refuse many tensors in one storage: each is read by itself, into memory of its own."""
+    size = sum(placed.size for placed in tensors)
+    stored = sum(storage.size for storage in {placed.storage for placed in tensors})
+    if size > MAX_SHARING * stored:
+        raise WeightsError(
+            f"{path}: not read: tensors of {size} bytes share {stored} bytes, expected at most "
+            f"{MAX_SHARING} tensors for each"
+        )
+
+
 def _stored(tensors: Mapping[str, Placed], path: Path) -> dict[str, StoredTensor]:
     return {
         name: StoredTensor(placed.shape, placed.dtype, functools.partial(_read, placed, path, name))
         for name, placed in tensors.items()
     }
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[BufferedReader]:
-    """The file, which is the same until closed, whatever gets its name meanwhile."""
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file")
-    try:
-        with path.open("rb") as file:
-            yield file
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def _scan(file: BufferedReader, path: Path, *, inert: bool) -> Contents:
@@ -141,7 +152,7 @@ def _scan(file: BufferedReader, path: Path, *, inert: bool) -> Contents:
         return _scan_old(file, path, inert)
     if head.startswith(b"\x80"):
         raise WeightsError(f"{path}: a pickle, but not a PyTorch file; such files are not read")
-    raise WeightsError(f"{path}: damaged or not a PyTorch file")
+    raise WeightsError(f"{path}: {instead_of_weights(head) or 'damaged or not a PyTorch file'}")
 
 
 def _scan_zip(file: BufferedReader, path: Path, inert: bool) -> Contents:
@@ -277,7 +288,7 @@ def _read(placed: Placed, path: Path, name: str) -> Tensor:
 def _crc_of(storage: Storage, path: Path) -> int:
     """The checksum of a storage that several tensors share."""
     left, crc32 = storage.size, 0
-    with _opened(path) as file:
+    with opened(path) as file:
         file.seek(storage.start)
         while left and (block := file.read(min(left, 1 << 20))):
             crc32 = zlib.crc32(block, crc32)

@@ -11,6 +11,10 @@ from effdet.config import BACKBONES, MODELS, ClassifierConfig, ModelConfig
 from effdet.models.efficientnet import STEM_CHANNELS, scaled_channels, scaled_stages
 from effdet.weights.source import Config, Shapes
 
+NODE = re.compile(r"bifpn\.cells\.(\d+)\.nodes\.(\d+)\.(.+)")
+HEAD = re.compile(r"(class|box)_head\.(.+)")
+"""Modules of ours in the pyramid and in the heads."""
+
 C = TypeVar("C", bound=Config, contravariant=True)
 
 _BLOCK = re.compile(r"backbone\.blocks\.(\d+)\.(.+)")

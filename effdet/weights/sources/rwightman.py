@@ -20,13 +20,13 @@ from effdet.models.bifpn import bifpn_nodes
 from effdet.weights.source import Shapes
 from effdet.weights.sources import timm
 from effdet.weights.sources.pytorch import (
+    HEAD,
+    NODE,
     PyTorchDetector,
     likely_models,
     outputs_per_anchor,
 )
 
-_NODE = re.compile(r"bifpn\.cells\.(\d+)\.nodes\.(\d+)\.(.+)")
-_HEAD = re.compile(r"(class|box)_head\.(.+)")
 _SEPARABLE = {"depthwise": "conv_dw", "pointwise": "conv_pw"}
 _PARTS = {
     "conv.depthwise": "after_combine.conv.conv_dw",
@@ -43,10 +43,10 @@ _FIRST_NODES = re.compile(r"fpn\.cell\.0\.fnode\.(\d+)\.after_combine\..+")
 
 def detector_name(config: ModelConfig, name: str, *, level_first: bool) -> str:
     """The file's name of our tensor ``name`` of BiFPN or heads."""
-    if match := _HEAD.fullmatch(name):
+    if match := HEAD.fullmatch(name):
         return f"{match[1]}_net.{_head(match[2], level_first)}"
     module, leaf = name.rsplit(".", 1)
-    if match := _NODE.fullmatch(module):
+    if match := NODE.fullmatch(module):
         cell, node, rest = match.groups()
         return f"fpn.cell.{cell}.fnode.{node}.{_node(config, int(node), rest, leaf)}"
     _, _, index, kind = module.split(".")  # bifpn.extra_levels.INDEX.KIND

@@ -19,14 +19,18 @@ from effdet.config import ModelConfig
 from effdet.models.bifpn import bifpn_nodes
 from effdet.weights.source import Shapes
 from effdet.weights.sources import lukemelas
-from effdet.weights.sources.pytorch import PyTorchDetector, likely_models, outputs_per_anchor
+from effdet.weights.sources.pytorch import (
+    HEAD,
+    NODE,
+    PyTorchDetector,
+    likely_models,
+    outputs_per_anchor,
+)
 
 _STEM = "backbone_net.model._conv_stem.conv.weight"
 _WIDTH = "bifpn.0.conv6_up.pointwise_conv.conv.weight"
 _HEADER = "{}.header.pointwise_conv.conv.weight"
 _HEADS = {"class": "classifier", "box": "regressor"}
-_NODE = re.compile(r"bifpn\.cells\.(\d+)\.nodes\.(\d+)\.(.+)")
-_HEAD = re.compile(r"(class|box)_head\.(.+)")
 _FUSION_WEIGHT = re.compile(r"bifpn\.\d+\.p\d_w[12]")
 _RESAMPLE = {"conv": "0.conv", "bn": "1"}
 
@@ -55,9 +59,9 @@ class Zylo117Detector(PyTorchDetector):
             theirs, _ = lukemelas.tensor_name(name).rsplit(".", 1)
             is_norm = theirs.rsplit(".", 1)[-1].startswith("_bn")
             return [f"backbone_net.model.{theirs}{'' if is_norm else '.conv'}.{leaf}"]
-        if match := _HEAD.fullmatch(module):
+        if match := HEAD.fullmatch(module):
             return [f"{_HEADS[match[1]]}.{_head(match[2])}.{leaf}"]
-        if match := _NODE.fullmatch(module):
+        if match := NODE.fullmatch(module):
             cell, node, rest = match.groups()
             theirs = _node(config, int(node), rest)
             return [f"bifpn.{cell}.{theirs}" + ("" if rest == "fuse" else f".{leaf}")]
