@@ -65,7 +65,7 @@ kernels: $(READY)
 sanitize: $(READY)
 	EFFDET_SANITIZE=1 EFFDET_CUDA=0 $(BIN)/python setup.py build_ext \
 		--build-lib build/sanitize --build-temp build/sanitize/objects
-	$(BIN)/python tests/fuzz_ops.py --cases $(CASES) --seed $(SEED)
+	$(BIN)/python tests/fuzz/operators.py --sanitized --cases $(CASES) --seed $(SEED)
 
 # torch first: the kernels are then compiled against the torch that will run.
 $(READY): pyproject.toml constraints.txt setup.py _build/backend.py $(KERNELS)

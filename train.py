@@ -20,6 +20,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from effdet import __version__, distributed, flags, processes
 from effdet.anchors import Anchors, num_anchors
+from effdet.annotations import read_annotations
 from effdet.config import ModelConfig
 from effdet.data import (
     CocoDataset,
@@ -33,14 +34,13 @@ from effdet.data import (
 )
 from effdet.errors import UsageError, run
 from effdet.evaluation import CocoEvaluator, GroundTruth, Metrics, diagnose, evaluate
-from effdet.losses import DetectionLoss
 from effdet.metrics import RunLog
 from effdet.metrics.sinks import require_installed
 from effdet.models import EfficientDet, build_model, trainable_parameters
 from effdet.postprocess import Postprocess
-from effdet.precision import autocast_dtype, build_scaler, set_tf32, slow_amp_warning
+from effdet.precision import autocast_dtype, set_tf32, slow_amp_warning
 from effdet.presets import PRESETS
-from effdet.settings import Schedule, TrainConfig, select_postprocess
+from effdet.settings import TrainConfig, select_postprocess
 from effdet.structures import ClassMap
 from effdet.training import (
     BEST,
@@ -48,28 +48,22 @@ from effdet.training import (
     Checkpointer,
     Control,
     Freezing,
-    ModelEma,
     Peers,
     Progress,
-    RateSchedule,
     Resumed,
     Run,
     Trainer,
-    build_optimizer,
-    build_schedule,
-    explained_memory_errors,
-    find_batch_size,
+    build_trainer,
+    explain_memory_errors,
     freeze,
     goes_on,
-    in_two_phases,
     open_run,
     plan_freezing,
-    rate_factors,
     report,
     saved_settings,
     seed_epoch,
-    synchronize_batch_norm,
     train_one_epoch,
+    with_batch_size,
 )
 from effdet.weights import (
     Checkpoint,
@@ -83,9 +77,6 @@ from effdet.weights import (
 
 DIAGNOSED = 3
 """Validations at the beginning after which an AP of 0 is looked into."""
-
-LARGEST_BATCH = 4096
-"""Images at most that ``--batch-size auto`` tries."""
 
 GROUP_SECONDS = 60.0
 """How much longer than the watch over the processes their group waits."""
@@ -162,8 +153,8 @@ def train(config: TrainConfig, device: torch.device, initial: Initial) -> None:
         peers = stack.enter_context(Peers(config.timeout, on_end=log.give_up, program="train.py"))
 
         # Data
-        train_set, val_set = build_datasets(config)
-        class_map, truth = train_set.class_map, GroundTruth.load(val_set.annotations)
+        train_set, val_set, truth = build_datasets(config)
+        class_map = train_set.class_map
         model_config = config.model_config(num_classes=len(class_map))
         sizes = image_sizes(config, model_config)
 
@@ -192,7 +183,7 @@ def train(config: TrainConfig, device: torch.device, initial: Initial) -> None:
                 rehearse()
 
         # Where it goes on
-        progress = Progress()
+        progress = Progress(records={"train": train_loader.record, "val": val_loader.record})
         checkpointer = Checkpointer(
             log.folder, config, model_config, class_map, steps_per_epoch, log.warn
         )
@@ -272,6 +263,7 @@ def end_epoch(attendant: Attendant, config: TrainConfig, figures: dict[str, Any]
     """Judge, log and save what the epoch has come to; ``figures`` are none without validation."""
     trainer, progress = attendant.trainer, attendant.progress
     means = progress.meter.means() | {"lr": trainer.schedule(trainer.step - 1)}
+    means["bad_images"] = attendant.share_images("train")
     is_best = bool(figures) and progress.judge(figures["AP"])
     attendant.log.end_epoch(means, figures)
     progress.end_epoch()
@@ -322,8 +314,10 @@ def validate(
     metrics, evaluator = results[better]
     if not aps[better] and attendant.progress.validations < DIAGNOSED and distributed.is_main():
         log.say(diagnose(evaluator.results(), truth, class_map, evaluator.num_left_out))
-    of_each = {f"AP_{name}": ap for name, ap in aps.items()}
-    return {**metrics.figures, "weights": better, **of_each}
+    found = {f"AP_{name}": ap for name, ap in aps.items()}
+    if (num_bad := attendant.share_images("val")) > 0:  # of which no box can be found
+        found["bad_val_images"] = num_bad
+    return {**metrics.figures, "weights": better, **found}
 
 
 def conclude(log: RunLog, config: TrainConfig, progress: Progress, run: Run) -> None:
@@ -331,8 +325,24 @@ def conclude(log: RunLog, config: TrainConfig, progress: Progress, run: Run) -> 
     if out_of_patience(config, progress):
         log.say(f"no higher AP in {progress.stale} validations: the run ends here")
     log.finish({"best_AP": progress.best_ap})
+    tell_bad_images(log, progress)
     log.say(f"weights in {run.folder}; validate them with:")
     log.say(f"    python validate.py --data {config.data} --weights {run.folder}/{BEST}")
+
+
+def tell_bad_images(log: RunLog, progress: Progress) -> None:
+    """Say how many images could not be used, if any."""
+    train, val = (progress.records[split] for split in ("train", "val"))
+    if train.bad:
+        log.say(
+            f"{len(train.bad)} of {train.total} training images are bad: others took their places"
+        )
+    if val.bad:
+        log.say(
+            f"{len(val.bad)} of {val.total} validation images are bad: AP is without them, too low"
+        )
+    if train.bad or val.bad:
+        log.say(f"each is named in {log.folder}/log.jsonl")
 
 
 def build_log(config: TrainConfig, run: Run) -> RunLog:
@@ -362,11 +372,19 @@ def locate_datasets(config: TrainConfig) -> tuple[Files, Files]:
     return train_files, val_files
 
 
-def build_datasets(config: TrainConfig) -> tuple[CocoDataset, CocoDataset]:
-    """The training set, whose categories are the classes, and the validation set."""
+def build_datasets(config: TrainConfig) -> tuple[CocoDataset, CocoDataset, GroundTruth]:
+    """The training set, whose categories are the classes, the validation set and its boxes."""
     train_files, val_files = locate_datasets(config)
-    train_set = CocoDataset(*train_files)
-    return train_set, CocoDataset(*val_files, class_map=train_set.class_map)
+    reading: dict[str, Any] = {
+        "strict": config.strict_data,
+        "follow_links": config.follow_links,
+        "max_pixels": config.max_pixels,
+    }
+    train_set = CocoDataset(*train_files, **reading)
+    train_set.require_boxes()
+    val_table = read_annotations(val_files[0])
+    val_set = CocoDataset(val_table, val_files[1], class_map=train_set.class_map, **reading)
+    return train_set, val_set, GroundTruth.load(val_table)
 
 
 def image_sizes(config: TrainConfig, model_config: ModelConfig) -> ImageSizes:
@@ -422,38 +440,6 @@ def build_postprocess(config: TrainConfig, anchors: Anchors, class_map: ClassMap
     )
 
 
-def with_batch_size(
-    config: TrainConfig,
-    model: EfficientDet,
-    anchors: Anchors,
-    image_size: tuple[int, int],
-    device: torch.device,
-    resumed: Resumed | None,
-) -> TrainConfig:
-    """``config`` with a number where it has ``--batch-size auto``, the same on all processes.
-
-    A run that goes on keeps the number that it began with.
-    """
-    if config.batch_size != "auto":
-        return config
-    if resumed is not None:
-        found = resumed.checkpoint.training["config"]["batch_size"]
-        return dataclasses.replace(config, batch_size=found)
-    # The wrapper of distributed training would talk to processes that try another size.
-    smallest = config.smallest_batch
-    one = dataclasses.replace(config, batch_size=smallest, normalizer="process", sync_bn=1)
-    trainer = build_trainer(one, model, anchors, 1, device, alone=True)
-    found = find_batch_size(
-        lambda size: trainer.rehearse(image_size, size, 1),
-        model=model,
-        optimizer=trainer.optimizer,
-        device=device,
-        smallest=smallest,
-        limit=LARGEST_BATCH,
-    )
-    return dataclasses.replace(config, batch_size=found)
-
-
 def build_loaders(
     config: TrainConfig,
     model_config: ModelConfig,
@@ -469,6 +455,7 @@ def build_loaders(
         "num_workers": distributed.num_workers(config.workers),
         "device": device,
         "timeout": config.timeout,
+        "max_bad_images": config.max_bad_images,
     }
     augment = TrainTransform(
         *model_input, jitter=(config.jitter_min, config.jitter_max), flip=config.flip
@@ -483,96 +470,6 @@ def build_loaders(
             **loading,
         ),
         build_eval_loader(val_set, EvalTransform(*model_input), **loading),
-    )
-
-
-def build_trainer(
-    config: TrainConfig,
-    model: EfficientDet,
-    anchors: Anchors,
-    steps_per_epoch: int,
-    device: torch.device,
-    *,
-    alone: bool = False,
-) -> Trainer:
-    """Loss, optimizer, schedule, scaler and weight average around ``model``.
-
-    ``alone``, it is not wrapped for distributed training.
-    """
-    dtype = autocast_dtype(device, config.amp, config.amp_dtype)
-    # Optimizer and average hold the model's tensors, which stay the same when it is wrapped.
-    optimizer = build_optimizer(
-        model,
-        kind=config.optimizer,
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        factors=rate_factors(model, config.factors),
-    )
-    ema = ModelEma(model, config.ema_decay) if config.ema_decay > 0 else None
-    synchronized = synchronize_batch_norm(model, config.sync_bn, device)
-    return Trainer(
-        model=synchronized if alone else distributed.wrap(synchronized, device),
-        criterion=DetectionLoss(
-            anchors,
-            alpha=config.alpha,
-            gamma=config.gamma,
-            label_smoothing=config.label_smoothing,
-            box_loss_weight=config.box_loss_weight,
-            share=config.normalizer,
-        ),
-        optimizer=optimizer,
-        schedule=schedule_of(config, steps_per_epoch, distributed.world_size()),
-        scaler=build_scaler(device, dtype),
-        ema=ema,
-        device=device,
-        dtype=dtype,
-        channels_last=config.channels_last,
-        clip_norm=config.clip_norm,
-        freeze_bn=config.freeze_bn,
-        max_nonfinite=config.max_nonfinite,
-    )
-
-
-def schedule_of(config: TrainConfig, steps_per_epoch: int, processes: int) -> RateSchedule:
-    """The learning rate of every step of the run."""
-
-    def build(kind: Schedule, epochs: int, *, factor: float = 1.0, **options: Any) -> RateSchedule:
-        return build_schedule(
-            kind=kind,
-            lr=config.lr * factor,
-            warmup_lr=config.warmup_lr * factor,
-            warmup_epochs=config.warmup_epochs,
-            min_lr=config.min_lr * factor,
-            epochs=epochs,
-            steps_per_epoch=steps_per_epoch,
-            global_batch=config.images_per_step(processes),
-            **options,
-        )
-
-    options: dict[str, Any] = {
-        "cooldown_epochs": config.cooldown_epochs, "noise": config.lr_noise, "seed": config.seed
-    }  # fmt: skip
-    if not config.freeze_epochs:
-        return build(config.schedule, config.epochs, **options)
-    epochs, factor = config.epochs - config.freeze_epochs, config.unfreeze_lr_factor
-    return in_two_phases(
-        build("constant", config.freeze_epochs),
-        build(config.schedule, epochs, factor=factor, **options),
-    )
-
-
-def explain_memory_errors(
-    config: TrainConfig, image_size: tuple[int, int], device: torch.device
-) -> Callable[[], contextlib.AbstractContextManager[None]]:
-    """Makes contexts in which a batch that does not fit is an error that says what to change."""
-    return functools.partial(
-        explained_memory_errors,
-        batch_size=config.images_per_pass,
-        accumulate=config.accumulate,
-        image_size=image_size,
-        amp=config.amp,
-        device=device,
     )
 
 
@@ -595,6 +492,8 @@ def introduce(
     if train_loader.num_dropped:
         log.say(f"         {train_loader.num_dropped} images left over, others each epoch")
     log.say(f"val      {val_set.report}")
+    if not val_set.report.boxes:
+        log.warn(f"{val_set.annotations}: there is no box to be found; all figures will be empty")
     parameters = sum(p.numel() for p in trainer.bare_model.parameters())
     log.say(
         f"model    {config.model}  {parameters:,} parameters  "

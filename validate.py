@@ -10,18 +10,22 @@
 
 import dataclasses
 import sys
+from pathlib import Path
 
 import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from effdet import distributed, flags
 from effdet.anchors import build_anchors
+from effdet.annotations import read_annotations
 from effdet.config import size_pair
 from effdet.data import CocoDataset, EvalTransform, build_eval_loader, locate_split
-from effdet.errors import run
+from effdet.errors import DataError, printable, run
 from effdet.evaluation import (
     CocoEvaluator,
+    GroundTruth,
     Metrics,
+    Results,
     check_output,
     evaluate,
     format_metrics,
@@ -29,6 +33,7 @@ from effdet.evaluation import (
     write_metrics,
     write_results,
 )
+from effdet.names import say
 from effdet.postprocess import Postprocess
 from effdet.precision import autocast_dtype
 from effdet.settings import ValidateConfig, select_postprocess
@@ -44,42 +49,87 @@ def main() -> None:
         program="validate.py",
         description="COCO figures of a model on a data set, or of a results file.",
     )
-    inputs = (config.weights, config.predictions, config.annotations)
+    files = None if config.weights is None else locate(config)
+    inputs = (config.weights, config.predictions, config.annotations, *(files or ()))
     if config.json is not None:
         check_output(config.json, inputs)
     if config.metrics is not None:
         check_output(config.metrics, (*inputs, config.json))
-    if config.predictions is not None:
+    results = None
+    if files is None:
+        assert config.predictions is not None
         assert config.annotations is not None
-        metrics = score_files(config.annotations, config.predictions, config.evaluator)
+        truth = GroundTruth.load(config.annotations, strict=config.strict_data)
+        warn_of_gaps(truth)
+        metrics = score_files(
+            truth,
+            config.predictions,
+            config.evaluator,
+            strict=config.strict_data,
+            note=lambda line: print(line, file=sys.stderr),
+        )
     else:
         device = distributed.pick_device(config.device)
         with distributed.process_group(device):
-            metrics = validate(config, device)
+            metrics, results = validate(config, *files, device)
             if not distributed.is_main():
                 return
-    print(format_metrics(metrics))
+    say(format_metrics(metrics))
+    if config.json is not None and results is not None:
+        write_results(results, config.json)
     if config.metrics is not None:
         write_metrics(metrics, config.metrics)
 
 
-def validate(config: ValidateConfig, device: torch.device) -> Metrics:
-    """Run the model over the split and score what it finds; the same on every process."""
+def warn_of_gaps(truth: GroundTruth) -> None:
+    """Say on stderr what the figures will not tell."""
+    if not distributed.is_main():
+        return
+    name = printable(truth.name)
+    if truth.num_left_out:
+        print(f"{name}: {truth.num_left_out} boxes of negative size left out", file=sys.stderr)
+    if not truth.annotations:
+        print(f"{name}: there is no box to be found; all figures are empty", file=sys.stderr)
+
+
+def locate(config: ValidateConfig) -> tuple[Path, Path]:
+    """The annotation file and the image folder."""
+    return locate_split(config.data, config.split, config.annotations, config.images)
+
+
+def validate(
+    config: ValidateConfig, annotations: Path, images: Path, device: torch.device
+) -> tuple[Metrics, Results]:
+    """Run the model over the split and score what it finds.
+
+    Returns:
+        The figures, the same on every process, and on the main one all detections.
+    """
     assert config.weights is not None
     checkpoint = load_detector(config.weights, use_ema=config.use_ema)
     model_config, class_map = checkpoint.model_config, checkpoint.class_map
     if config.image_size is not None:
         model_config = dataclasses.replace(model_config, image_size=size_pair(config.image_size))
-    files = locate_split(config.data, config.split, config.annotations, config.images)
-    dataset = CocoDataset(*files, class_map=class_map)
+    table = read_annotations(annotations)
+    dataset = CocoDataset(
+        table,
+        images,
+        class_map=class_map,
+        strict=config.strict_data,
+        follow_links=config.follow_links,
+        max_pixels=config.max_pixels,
+    )
     if distributed.is_main():
-        print(f"{files[0]}: {dataset.report}")
+        say(f"{annotations}: {dataset.report}")
+    truth = GroundTruth.load(table)
+    warn_of_gaps(truth)
     loader = build_eval_loader(
         dataset,
         EvalTransform(model_config.image_size, model_config.mean, model_config.std),
         batch_size=config.batch_size,
         num_workers=distributed.num_workers(config.workers),
         device=device,
+        max_bad_images=config.max_bad_images,
     )
     model = load_model(
         checkpoint,
@@ -87,7 +137,7 @@ def validate(config: ValidateConfig, device: torch.device) -> Metrics:
         use_ema=config.use_ema,
         channels_last=config.channels_last,
     ).to(device)
-    evaluator = CocoEvaluator(dataset.annotations, class_map, config.evaluator)
+    evaluator = CocoEvaluator(truth, class_map, config.evaluator)
     metrics = evaluate(
         model,
         loader,
@@ -102,11 +152,17 @@ def validate(config: ValidateConfig, device: torch.device) -> Metrics:
         channels_last=config.channels_last,
         progress=True,
     )
+    loader.record.share()
+    if len(loader.record.bad) == len(dataset):
+        raise DataError(f"{images}: not one image could be read")
+    if loader.record.bad:
+        metrics = dataclasses.replace(metrics, bad_images=len(loader.record.bad))
+    if distributed.is_main():
+        for text in loader.record.news():
+            print(f"warning: {text}", file=sys.stderr)
     if evaluator.num_left_out and distributed.is_main():
         print(f"{evaluator.num_left_out} detections left out: the data has no such class")
-    if config.json is not None and distributed.is_main():
-        write_results(evaluator.results(), config.json)
-    return metrics
+    return metrics, evaluator.results()
 
 
 if __name__ == "__main__":

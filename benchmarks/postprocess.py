@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--method", choices=METHODS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.subject:
-        anchors = torch.load(args.anchors)
+        anchors = torch.load(args.anchors, weights_only=True)
         print(json.dumps(measure(args.subject, anchors, args.layout, args.method)))
         return
     if not args.peer:

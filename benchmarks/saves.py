@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from effdet.errors import WeightsError
 from effdet.weights import load_checkpoint, save_checkpoint
+from tests.any_weights import any_weights
 from tests.reliability.disk import bad_states, record
 from tests.reliability.saving import (
     SAVERS,
@@ -91,7 +92,7 @@ def power_loss() -> dict[str, Any]:
 def changed_bytes(seed: int) -> dict[str, int]:
     """How many bytes a file has, and how many of them are noticed when changed."""
     generator, noticed = random.Random(seed), 0
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, any_weights():
         path = Path(folder) / "a.pt"
         save_checkpoint(checkpoint(1, SMALL_SIZE), path)
         content = path.read_bytes()

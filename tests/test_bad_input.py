@@ -132,7 +132,47 @@ def test_a_huge_area_is_named(programs: Programs, data: Path) -> None:
     file = change(data, "val", lambda content: content["annotations"][0].update(area=HUGE))
     code, line = programs.refusal("train.py", "--data", data)
     assert code == 3
-    assert f"{file}: annotations[0]: area" in line
+    assert f"{file}: annotations[0].area" in line
+
+
+def test_strict_data_refuses_what_is_repaired(
+    programs: Programs, data: Path, tmp_path: Path
+) -> None:
+    def edit(content: dict[str, Any]) -> None:
+        content["annotations"][1]["bbox"] = [50, 5, 20, 10]
+        del content["annotations"][0]["area"]
+
+    file = change(data, "val", edit)
+    code, line = programs.refusal("train.py", "--data", data, "--strict-data")
+    assert code == 3
+    assert f"{file}: 2 faults (1 x missing area, 1 x box partly outside its image): " in line
+    (tmp_path / "r.json").write_text("[]")
+    words = ("--annotations", file, "--predictions", tmp_path / "r.json", "--strict-data")
+    code, line = programs.refusal("validate.py", *words)
+    assert (code, "annotations[0].area: expected an area" in line) == (3, True)
+
+
+def test_there_must_be_something_to_train_on(programs: Programs, data: Path) -> None:
+    file = change(data, "train", lambda content: content.update(annotations=[]))
+    code, line = programs.refusal("train.py", "--data", data)
+    assert code == 3
+    assert f"{file}: annotations: expected at least one box to train on, found none" in line
+
+
+def test_a_validation_without_boxes_is_told(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = change(data, "val", lambda content: content.update(annotations=[]))
+    (tmp_path / "r.json").write_text("[]")
+    words = ["validate.py", "--annotations", file, "--predictions", tmp_path / "r.json"]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+    validate.main()
+    assert (
+        capsys.readouterr().err == f"{file}: there is no box to be found; all figures are empty\n"
+    )
 
 
 def test_half_a_surrogate_in_a_name_is_refused(programs: Programs, data: Path) -> None:

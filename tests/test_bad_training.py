@@ -179,7 +179,7 @@ def test_a_number_or_word_of_a_file_is_checked(
     file.write_text(f"batch_size: {value}\n")
     code, line = refusal("--config", file)
     assert code == 2
-    assert f"{file}: batch_size must be a whole number or auto, found" in line
+    assert f"{file}:1:13: batch_size must be a whole number or auto, found" in line
 
 
 def test_a_run_goes_on_in_its_own_folder(refusal: Refusal, finished: Path, tmp_path: Path) -> None:

@@ -59,8 +59,8 @@ def test_an_unknown_model_names_the_nearest() -> None:
     ("changes", "message"),
     [
         ({"image_size": (63, 512)}, r"at least 64 pixels a side, got 63 x 512 \(height x width\)"),
-        ({"num_classes": 0}, "num_classes must be at least 1, got 0"),
-        ({"survival_prob": 0.0}, r"survival_prob must be in \(0, 1\], got 0.0"),
+        ({"num_classes": 0}, r"num_classes must be a whole number in \[1, 65,536\], got 0"),
+        ({"survival_prob": 0.0}, r"survival_prob must be a number in \(0, 1\], got 0.0"),
         ({"min_level": 6}, "got 6 and 7"),
         ({"max_level": 4}, "got 3 and 4"),
         ({"backbone": "efficientnet_b00"}, "did you mean efficientnet_b0"),
@@ -180,3 +180,13 @@ def test_a_single_image_is_refused_where_batch_norm_would_see_one_value() -> Non
         TrainConfig(batch_size=1, image_size=(128,))
     TrainConfig(batch_size=1, image_size=(129,))
     TrainConfig(batch_size=1, image_size=(128,), freeze_bn=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_detections", 1), ("nms", "hard"), ("image_size", (64,)), ("images", "x")],
+)
+def test_what_is_about_a_model_is_refused_with_predictions(name: str, value: Any) -> None:
+    flag = name.replace("_", "-")
+    with pytest.raises(UsageError, match=f"--{flag} does nothing with --predictions"):
+        ValidateConfig(predictions="p", annotations="a", **{name: value})

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import train
-from effdet import flags, presets
+from effdet import flags, presets, training
 from effdet.presets import PRESETS
 from effdet.settings import AverageConfig, TrainConfig
 from effdet.training import RateSchedule
@@ -20,7 +19,7 @@ FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
 
 def schedule_of(config: TrainConfig, *, images: int, processes: int) -> RateSchedule:
     """The rates of a run with ``images`` training images."""
-    return train.schedule_of(config, images // config.images_per_step(processes), processes)
+    return training.schedule_of(config, images // config.images_per_step(processes), processes)
 
 
 def parsed(text: str) -> list[TrainConfig]:

@@ -25,11 +25,11 @@ import json
 from collections import Counter
 import torch
 from effdet.ops import build_info, sigmoid_focal_loss
-from tests import fuzz_ops
-names, counts = [name for name in fuzz_ops.OPERATORS if fuzz_ops.exists(name)], Counter()
+from tests.fuzz import operator_case as fuzz
+names, counts = [name for name in fuzz.OPERATORS if fuzz.exists(name)], Counter()
 for name in names:
     for number in range(60):
-        fuzz_ops.run_case(name, number, 0, counts)
+        fuzz.run_case(name, number, 0, counts)
 logits = torch.linspace(-6, 3, 2 * 20 * 5 * 7).view(2, 20, 5, 7)
 targets = torch.arange(2 * 4 * 35, dtype=torch.int32).view(2, -1) % 7 - 2
 loss = sigmoid_focal_loss([logits], targets, num_classes=5)
@@ -67,8 +67,8 @@ def build(python: Path, folder: Path) -> None:
     """Compile a copy of the sources in ``folder`` with that Python's torch."""
     without = shutil.ignore_patterns("*.so", "__pycache__")
     shutil.copytree(ROOT / "effdet", folder / "effdet", ignore=without)
-    (folder / "tests").mkdir()
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "tests/fuzz_ops.py"):
+    shutil.copytree(ROOT / "tests" / "fuzz", folder / "tests" / "fuzz", ignore=without)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / name)
     run([python, "setup.py", "build_ext", "--inplace"], folder, EFFDET_CUDA="0")
 

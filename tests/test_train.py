@@ -470,3 +470,16 @@ def test_float16_with_a_scaler_trains_resumes_and_validates_on_a_gpu(
     rows = list(csv.DictReader((folder / "metrics.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     program("validate.py", "--data", data, "--weights", folder / "last.pt", "--amp", *device)
+
+
+def test_the_annotations_are_not_written_over(finished_run: Path, data: Path) -> None:
+    truth = data / "annotations" / "instances_val.json"
+    before = truth.read_bytes()
+    for option in ("--json", "--metrics"):
+        done = program(
+            "validate.py", "--data", data, "--weights", finished_run / "last.pt", option, truth,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert "is read or written already" in done.stderr
+    assert truth.read_bytes() == before

@@ -46,7 +46,7 @@ def build(data: str, case: Mapping[str, Any]) -> tuple[Trainer, Loader]:
     settings["batch_size"] = GLOBAL_BATCH // (distributed.world_size() * accumulate)
     config = TrainConfig(**settings)
     torch.manual_seed(config.seed)
-    train_set, val_set = train.build_datasets(config)
+    train_set, val_set, *_ = train.build_datasets(config)
     model_config = config.model_config(len(train_set.class_map))
     sizes = train.image_sizes(config, model_config)
     model = build_model(model_config)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from effdet.config import IMAGENET_MEAN, IMAGENET_STD
-from effdet.data.coco import CocoDataset, locate
+from effdet.data import CocoDataset, locate
 from effdet.data.loader import build_eval_loader
 from effdet.data.transforms import EvalTransform
 

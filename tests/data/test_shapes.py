@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from effdet.data import shapes
-from effdet.data.coco import CocoDataset, locate
+from effdet.data import CocoDataset, locate, shapes
 from effdet.data.images import decode_image
 from effdet.data.shapes import draw, ensure_shapes, resolve_data
 from effdet.errors import DataError

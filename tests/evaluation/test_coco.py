@@ -230,7 +230,7 @@ def test_classes_without_a_category_are_left_out_and_counted() -> None:
 
 
 def test_categories_that_the_model_lacks_are_refused() -> None:
-    with pytest.raises(DataError, match=r"2 of 3 category ids .* 3 \(cat\), 90 \(owl\)"):
+    with pytest.raises(DataError, match=r"2 of 3 ids are not .* 3 \(cat\), 90 \(owl\)"):
         CocoEvaluator(ground_truth(), ClassMap(("dog",), (7,)))
 
 

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from effdet.errors import DataError
+from effdet.evaluation.coco import score_files
 from effdet.evaluation.files import GroundTruth, load_results
 
-TRUTH = {
+TRUTH: dict[str, Any] = {
     "images": [{"id": 4}, {"id": 9}],
     "annotations": [{"id": 0, "image_id": 4, "category_id": 2, "bbox": [1, 2, 3, 4]}],
     "categories": [{"id": 8, "name": "dog"}, {"id": 2, "name": "cat"}],
@@ -48,19 +49,12 @@ def test_the_callers_ground_truth_is_left_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        (("images", None), "no list 'images'"),
-        (("images", []), "images is empty"),
-        (("categories", []), "categories is empty"),
-        (("images", 1, "id", 4), r"images\[1\]: id 4 is there twice"),
-        (("images", 0, "id", "4"), r"images\[0\]: id must be an integer of 64 bits, got '4'"),
-        (("categories", 0, {}), r"categories\[0\]: id must be an integer of 64 bits, got None"),
-        (("annotations", 0, 3), r"annotations\[0\]: expected an object, got 3"),
-        (("annotations", 0, "image_id", 5), r"annotations\[0\]: image_id 5 is not in"),
-        (("annotations", 0, "category_id", 1), r"annotations\[0\]: category_id 1 is not in"),
-        (("annotations", 0, "bbox", [1, 2, 3]), r"bbox must be 4 finite .* got \[1, 2, 3\]"),
-        (("annotations", 0, "bbox", [1, 2, 3, float("nan")]), "bbox must be 4 finite"),
-        (("annotations", 0, "iscrowd", 2), "iscrowd must be 0 or 1, got 2"),
-        (("annotations", 0, "area", "big"), "area must be a finite number, got 'big'"),
+        (("images", None), "images: expected a list, found null"),
+        (("images", []), "images: expected at least one row"),
+        (("images", 1, "id", 4), r"images\[1\].id: expected an id of its own"),
+        (("images", 0, "width", "4"), r"images\[0\].width: .* found '4'"),
+        (("annotations", 0, "image_id", 5), r"annotations\[0\].image_id: .* found 5 \(id 0\)"),
+        (("annotations", 0, "bbox", [1, 2, 3]), r"bbox: expected 4 finite .* found \[1, 2, 3\]"),
     ],
 )
 def test_a_bad_ground_truth_names_file_place_and_value(
@@ -71,59 +65,85 @@ def test_a_bad_ground_truth_names_file_place_and_value(
         GroundTruth.load(file)
 
 
+def test_boxes_of_negative_size_are_left_out_and_counted_and_empty_ones_stay() -> None:
+    rows = [TRUTH["annotations"][0] | {"id": k, "bbox": [1, 2, 3, h]} for k, h in ((1, -1), (2, 0))]
+    truth = GroundTruth.load(TRUTH | {"annotations": rows})
+    assert [row["bbox"] for row in truth.annotations] == [[1, 2, 3, 0]]
+    assert truth.num_left_out == 1
+    with pytest.raises(DataError, match=r"annotations\[0\].bbox: expected a width and a height"):
+        GroundTruth.load(TRUTH | {"annotations": rows}, strict=True)
+
+
 def test_a_results_file_is_not_a_ground_truth(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="not a COCO annotation file"):
+    with pytest.raises(
+        DataError, match=r"\$: expected an object with .* found a list \(a results file\?\)"
+    ):
         GroundTruth.load(write(tmp_path / "results.json", [ENTRY]))
 
 
 def test_results_are_read_in_order_of_image_id(tmp_path: Path) -> None:
     rows = [ENTRY, ENTRY | {"image_id": 4, "score": 1}, ENTRY | {"score": 0.75}]
-    results = load_results(write(tmp_path / "results.json", rows), GroundTruth.load(TRUTH))
+    results = load_results(write(tmp_path / "results.json", rows), GroundTruth.load(TRUTH))[0]
     assert list(results) == [rows[1], rows[0], rows[2]]
     assert len(results) == 3
 
 
+def test_whole_numbers_with_a_point_are_counted_or_refused(tmp_path: Path) -> None:
+    rows = [ENTRY | {"image_id": float(ENTRY["image_id"])}, ENTRY | {"category_id": 2.0}, ENTRY]
+    file = write(tmp_path / "results.json", rows)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    truth, lines = GroundTruth.load(TRUTH), list[str]()
+    results, num_mended = load_results(file, truth)
+    assert (len(results), num_mended) == (3, 2)
+    score_files(truth, file, note=lines.append)
+    assert lines == [f"{file}: 2 values of another type read as numbers"]
+    with pytest.raises(
+        DataError, match=r"results.json: 2 x whole number with a point: \[0\]\.imag"
+    ):
+        score_files(truth, file, strict=True)
+
+
 def test_an_empty_results_file_is_no_detections(tmp_path: Path) -> None:
-    results = load_results(write(tmp_path / "results.json", []), GroundTruth.load(TRUTH))
+    results = load_results(write(tmp_path / "results.json", []), GroundTruth.load(TRUTH))[0]
     assert (len(results), list(results)) == (0, [])
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_id": 5}, "image_id 5 is not in the ground truth"),
-        ({"image_id": 9.5}, "image_id must be an integer, got 9.5"),
-        ({"image_id": True}, "image_id must be an integer, got True"),
-        ({"category_id": 1}, "category_id 1 is not in the ground truth"),
-        ({"category_id": None}, "category_id must be an integer, got None"),
-        ({"bbox": [1, 2, 3]}, "bbox must be 4 finite numbers"),
-        ({"bbox": [1, 2, 3, float("inf")]}, "bbox must be 4 finite numbers"),
-        ({"bbox": [1, 2, -3, 4]}, r"bbox must be .* without negative sizes, got \[1, 2, -3, 4\]"),
-        ({"score": float("nan")}, "score must be a finite number, got nan"),
-        ({"score": None}, "score must be a finite number, got None"),
-        ({"score": "0.5"}, "score must be a finite number, got '0.5'"),
+        ({"image_id": 5}, "image_id: expected the id of one of the 2 images .* found 5"),
+        ({"image_id": 9.5}, "image_id: expected an integer of 64 bits, found 9.5"),
+        ({"image_id": True}, "image_id: expected an integer of 64 bits, found true"),
+        ({"category_id": 1}, "category_id: expected the id of one of the 2 categories .* found 1"),
+        ({"category_id": None}, "category_id: expected an integer of 64 bits, found null"),
+        ({"bbox": [1, 2, 3]}, r"bbox: expected 4 finite numbers .* found \[1, 2, 3\]"),
+        ({"bbox": [1, 2, 3, float("inf")]}, "bbox: expected 4 finite numbers"),
+        ({"bbox": [1, 2, -3, 4]}, r"bbox: .* sizes 0 or more, found \[1, 2, -3, 4\]"),
+        ({"score": float("nan")}, "score: expected a finite number, found nan"),
+        ({"score": None}, "score: expected a finite number, found null"),
+        ({"score": "0.5"}, "score: expected a finite number, found '0.5'"),
     ],
 )
 def test_a_bad_entry_names_file_entry_field_and_value(
     tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     file = write(tmp_path / "results.json", [ENTRY, ENTRY | change])
-    with pytest.raises(DataError, match=f"results.json: entry 1: {message}"):
+    with pytest.raises(DataError, match=rf"results.json: \[1\]\.{message}"):
         load_results(file, GroundTruth.load(TRUTH))
 
 
 def test_a_missing_field_is_named(tmp_path: Path) -> None:
     entry = {key: value for key, value in ENTRY.items() if key != "bbox"}
-    with pytest.raises(DataError, match=r"entry 0: bbox must be .* got None"):
+    with pytest.raises(DataError, match=r"\[0\].bbox: expected 4 .* found no such key"):
         load_results(write(tmp_path / "results.json", [entry]), GroundTruth.load(TRUTH))
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     truth = GroundTruth.load(TRUTH)
-    with pytest.raises(DataError, match=r"none.json: cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"none.json: no such results file"):
         load_results(tmp_path / "none.json", truth)
     (tmp_path / "half.json").write_text('[{"image_id": 9, ')
-    with pytest.raises(DataError, match=r"half.json: not a JSON file"):
+    with pytest.raises(DataError, match=r"half.json: line 1 column 18: expected JSON"):
         load_results(tmp_path / "half.json", truth)
-    with pytest.raises(DataError, match="expected a list of entries, found dict"):
+    with pytest.raises(DataError, match=r"\$: expected a list of entries, found an object"):
         load_results(write(tmp_path / "dict.json", {}), truth)

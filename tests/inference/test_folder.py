@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,56 @@ def test_a_bad_image_does_not_stop_the_others_and_is_named(
     assert [row["file"] for row in content["failed"]] == [str(photos[1])]
     with pytest.raises(DataError, match=r"1 of 3 images .*two/a\.png"):
         report.check()
+
+
+def test_where_no_image_can_be_read_nothing_is_left_behind(
+    detector: Detector, photos: list[Path], tmp_path: Path
+) -> None:
+    for photo in photos:
+        photo.write_bytes(b"")
+    with pytest.raises(DataError, match=r"3 of 3 images could not be read: .*a\.png: the file is"):
+        predict_to_folder(detector, photos, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(DataError):
+        predict_to_folder(detector, photos, tmp_path / "mine")
+    assert (tmp_path / "mine").is_dir()
+
+
+def test_further_frames_are_noted(detector: Detector, photos: list[Path], tmp_path: Path) -> None:
+    still = Image.new("RGB", (90, 70))
+    still.save(photos[1], "GIF", save_all=True, append_images=[Image.new("RGB", (90, 70), "red")])
+    report = predict_to_folder(detector, photos, tmp_path / "out")
+    text = f"{photos[1]}: the first image of several in this GIF was taken"
+    rows = json.loads(report.predictions.read_text())["images"]
+    assert [row.get("note") for row in rows] == [None, text, None]
+    assert report.notes == {photos[1]: text}
+
+
+def test_max_pixels_is_about_each_image(
+    detector: Detector, photos: list[Path], tmp_path: Path
+) -> None:
+    Image.new("RGB", (91, 70)).save(photos[1])
+    report = predict_to_folder(detector, photos, tmp_path / "out", max_pixels=90 * 70)
+    assert list(report.failed) == [photos[1]]
+    assert "91 x 70 pixels, more than --max-pixels 6300" in report.failed[photos[1]]
+
+
+def test_names_of_any_bytes_and_length_have_pictures_and_rows(
+    detector: Detector, photos: list[Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    files = [folder / ("é" * 125 + ".webp"), folder / ("x" * 251 + ".png")]
+    files += [tmp_path / ("x" * 251 + ".png"), folder / os.fsdecode(b"a\xffb.png")]
+    for file in files:
+        Image.new("RGB", (9, 9)).save(file)
+    report = predict_to_folder(detector, files, tmp_path / "out")
+    assert report.num_images == 4
+    rows = json.loads(report.predictions.read_text(encoding="utf-8"))["images"]
+    assert [row["file"] for row in rows] == [str(file) for file in files]
+    assert all((tmp_path / "out" / row["picture"]).is_file() for row in rows)
+    assert len({row["picture"] for row in rows}) == 4
 
 
 def test_class_filter_and_settings_reach_the_detector(

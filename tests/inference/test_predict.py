@@ -116,5 +116,32 @@ def test_an_image_that_is_not_one_is_refused(detector: Detector, tmp_path: Path)
         detector.predict(tmp_path / "none.jpg")
     with pytest.raises(ValueError, match=r"\[3, H, W\] uint8, got \[3, 8, 8\] torch.float32"):
         detector.predict(torch.zeros(3, 8, 8))
-    with pytest.raises(DataError, match="mode F is not 8-bit"):
-        detector.predict(Image.new("F", (8, 8)))
+    with pytest.raises(DataError, match="a Pillow image: cannot decode the image: floating-point"):
+        detector.predict(Image.new("F", (8, 8), -1.0))
+
+
+def test_pillow_images_are_converted_as_files_are(detector: Detector, tmp_path: Path) -> None:
+    from effdet.data.images import decode_image
+    from effdet.inference.sources import read_image
+
+    gray = Image.fromarray((np.arange(64, dtype=np.uint16) * 1000).reshape(8, 8))
+    clear = Image.new("RGBA", (8, 8), (9, 8, 7, 0))
+    for image in (gray, clear):
+        image.save(tmp_path / "a.png")
+        assert read_image(image).equal(decode_image(tmp_path / "a.png"))
+    assert read_image(clear).min() == 255
+    detector.predict([gray, clear])
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:45])
+    with (
+        Image.open(tmp_path / "a.png") as late,
+        pytest.raises(DataError, match=r"a\.png: cannot decode the image"),
+    ):
+        detector.predict(late)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5000, 1), (1, 5000)])
+def test_strips_give_finite_boxes_inside_them(detector: Detector, size: tuple[int, int]) -> None:
+    found = detector.predict(Image.new("RGB", size, "red"), score_threshold=0.0)
+    assert found.boxes.isfinite().all()
+    assert (found.boxes >= 0).all()
+    assert (found.boxes <= torch.tensor([*size, *size])).all()

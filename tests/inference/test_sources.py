@@ -50,3 +50,9 @@ def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
         expand_sources([tmp_path])
     with pytest.raises(DataError, match="no image was given"):
         expand_sources([])
+
+
+def test_a_link_that_leads_nowhere_is_not_passed_over(folder: Path) -> None:
+    (folder / "lost.png").symlink_to(folder / "gone.png")
+    (folder / "folder.png").mkdir()
+    assert names(folder, "") == ["a.png", "b.JPG", "lost.png", "odd[1].png"]

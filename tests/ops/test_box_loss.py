@@ -341,6 +341,13 @@ def test_second_derivative_is_refused() -> None:
         torch.autograd.grad(loss, leaves, create_graph=True)
 
 
+def test_a_forward_mode_derivative_is_refused_instead_of_zero() -> None:
+    levels, *rest = example()
+    ones = [torch.ones_like(level) for level in levels]
+    with pytest.raises(RuntimeError, match="huber_box_loss has no forward-mode derivative"):
+        torch.func.jvp(lambda *x: huber_box_loss(list(x), *rest), tuple(levels), tuple(ones))
+
+
 def test_nothing_is_kept_without_grad() -> None:
     levels, *rest = example()
     assert not huber_box_loss(levels, *rest).requires_grad

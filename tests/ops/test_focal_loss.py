@@ -471,6 +471,12 @@ def test_second_derivative_is_refused(dtype: torch.dtype) -> None:
         torch.autograd.grad(loss, logits, create_graph=True)
 
 
+def test_a_forward_mode_derivative_is_refused_instead_of_zero() -> None:
+    logits, targets = example()
+    with pytest.raises(RuntimeError, match="sigmoid_focal_loss has no forward-mode derivative"):
+        torch.func.jvp(lambda x: focal(x, targets), (logits,), (torch.ones_like(logits),))
+
+
 def test_nothing_is_kept_without_grad() -> None:
     logits, targets = example()
     assert not focal(logits, targets).requires_grad

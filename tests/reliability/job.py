@@ -137,10 +137,11 @@ def patch_training(orders: Orders, phase: Phase) -> None:
 
     import train
     from effdet import distributed
+    from effdet.training import build
 
     steps = 0
 
-    class Trainer(train.Trainer):
+    class Trainer(build.Trainer):
         def train_step(self, batches: Any) -> Any:
             nonlocal steps
             steps += 1
@@ -153,7 +154,7 @@ def patch_training(orders: Orders, phase: Phase) -> None:
                 self.criterion.infinite = number in orders.infinite and distributed.rank() == 1
                 return super().train_step(batches)
 
-    class Loss(train.DetectionLoss):
+    class Loss(build.DetectionLoss):
         infinite = False
 
         def __call__(self, *arguments: Any) -> Any:
@@ -164,12 +165,12 @@ def patch_training(orders: Orders, phase: Phase) -> None:
         def __init__(self, save_minutes: float) -> None:
             super().__init__(orders.save_steps / 60, clock=lambda: float(steps))
 
-    replacements: dict[str, Any] = {"Trainer": Trainer, "DetectionLoss": Loss, "Control": Control}
-    for name, replacement in replacements.items():
-        setattr(train, name, replacement)
+    build.Trainer = Trainer  # type: ignore[misc]
+    build.DetectionLoss = Loss  # type: ignore[misc]
+    train.Control = Control  # type: ignore[misc]
     if orders.scaler:
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=4)
-        train.build_scaler = lambda device, dtype: scaler  # type: ignore[assignment]
+        build.build_scaler = lambda device, dtype: scaler  # type: ignore[assignment]
 
 
 def misbehave(orders: Orders) -> None:
@@ -207,7 +208,7 @@ def patch_loading(orders: Orders) -> None:
 
     load, count = CocoDataset.load, 0
 
-    def faulty(self: CocoDataset, index: int) -> Any:
+    def faulty(self: CocoDataset, index: int, **options: Any) -> Any:
         nonlocal count
         count += 1
         if os.environ.get("RANK") == "1" and count == orders.fault_step:
@@ -219,7 +220,7 @@ def patch_loading(orders: Orders) -> None:
                 raise UnpicklableError("the fault that was ordered")
             if orders.fault == "worker hangs":
                 time.sleep(FOREVER)
-        return load(self, index)
+        return load(self, index, **options)
 
     CocoDataset.load = faulty  # type: ignore[method-assign]
 

@@ -27,12 +27,19 @@ from effdet.training.run_folder import (
     save_last,
 )
 from effdet.weights import Checkpoint, save_checkpoint
+from tests.any_weights import any_weights
 
 SMALL: dict[str, Any] = {"model": "efficientdet_lite0", "image_size": (64, 64)}
 
 
 def config(**changes: Any) -> TrainConfig:
     return TrainConfig(**(SMALL | changes)).settled(None)
+
+
+@pytest.fixture(autouse=True)
+def _any_weights() -> Iterator[None]:
+    with any_weights():
+        yield
 
 
 def checkpoint(step: int, settings: TrainConfig | None = None) -> Checkpoint:
@@ -308,7 +315,7 @@ OTHER: dict[str, Any] = {
     "output": "x", "resume": "x", "timeout": 5.0, "save_minutes": 1.0, "save_every": 2, "keep": 9,
     "eval_every": 2, "eval_from": 2, "eval_weights": "raw", "patience": 3, "log_every": 5,
     "console": "lines", "log_to": ("tensorboard",), "evaluator": "pycocotools",
-    "max_nonfinite": 7, "detect_anomaly": True,
+    "max_nonfinite": 7, "max_bad_images": 0.5, "detect_anomaly": True,
 }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,13 @@ from effdet.training.run_folder import (
     save_last,
 )
 from effdet.weights import Checkpoint, load_checkpoint, save_checkpoint
+from tests.any_weights import any_weights
+
+
+@pytest.fixture(autouse=True)
+def _any_weights() -> Iterator[None]:
+    with any_weights():
+        yield
 
 
 def checkpoint(step: int, value: float | None = None, **training: object) -> Checkpoint:

@@ -344,7 +344,7 @@ def test_info_tells_what_it_does_not_know(tmp_path: Path) -> None:
     ("content", "said"),
     [
         (b"\x1f\x8b" + bytes(30), "a gzip archive; unpack it"),
-        (b"", "not a weights file"),
+        (b"", "an empty file"),
         (b"GIF89a" + bytes(30), "not a weights file: expected a PyTorch"),
     ],
 )

@@ -158,6 +158,11 @@ def test_several_sets_of_weights_are_named(kept: Any, named: str, tmp_path: Path
     )
 
 
+def test_a_loose_tensor_beside_a_state_dict_is_no_second_set(tmp_path: Path) -> None:
+    kept = {"state_dict": state(), "class_weights": torch.ones(90)}
+    assert opened(kept, tmp_path).tensors.keys() == state().keys()
+
+
 @pytest.mark.parametrize(
     ("kept", "message"),
     [

@@ -389,8 +389,8 @@ def test_a_file_that_may_not_be_read_is_named(
     def forbidden(*arguments: object, **options: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", forbidden)
-    refused(prefix, "model.index: cannot be read (Permission denied)")
+    monkeypatch.setattr(os, "open", forbidden)
+    refused(prefix, "model.index: cannot read the weights file: Permission denied")
 
 
 def test_reading_takes_no_more_than_the_tensor(prefix: Path) -> None:

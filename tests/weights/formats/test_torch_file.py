@@ -406,8 +406,8 @@ def test_bools_are_0_or_1_whatever_the_file_holds(tmp_path: Path) -> None:
 
 
 def test_a_folder_or_a_missing_file_is_told(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "no.pt"):
-        with pytest.raises(WeightsError, match="no such weights file"):
+    for path, said in ((tmp_path, "a folder, expected"), (tmp_path / "no.pt", "no such weights")):
+        with pytest.raises(WeightsError, match=said):
             open_torch(path)
 
 

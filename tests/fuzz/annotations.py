@@ -1,0 +1,571 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Generated annotation and results files, most of them spoilt, against a checker of its own.
+
+    python -m tests.fuzz.annotations --cases 100000 --seed 0
+    python -m tests.fuzz.annotations --cases 1 --seed 0 --first 4711      # one case again
+
+A valid file is drawn, with what may be odd in one, and up to five mutations are done to it: values
+of other types, NaN, huge numbers, ids used twice or unknown, missing and repeated keys, edits of
+single bytes. :mod:`tests.fuzz.annotation_oracle` says whether what has become of it may be
+accepted. Every tenth file that may be is also scored, as pycocotools scores its repaired content.
+"""
+
+import argparse
+import copy
+import json
+import random
+import re
+import resource
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from effdet.annotations import (
+    AnnotationError,
+    AnnotationTable,
+    Faults,
+    collect_annotations,
+    collect_results,
+    fit_boxes,
+    refuse_repairs,
+    scorable,
+    stream,
+)
+from effdet.annotations.json_file import MalformedError, load_exactly
+from effdet.annotations.results import Entries
+from effdet.annotations.rows import NO_ID
+from effdet.annotations.table import Sections, collect
+from effdet.evaluation.coco import evaluate_results
+from effdet.evaluation.files import GroundTruth, Results
+from tests.fuzz import annotation_oracle as oracle
+
+PLACED = re.compile(r"(\$|images|annotations|categories|\[\d+\]|line \d+ column \d+)")
+SCORE_EVERY = 10
+BARE_EVERY = 7  # read as for figures, which need no sizes and names
+ODD_IDS = (0, -1, 2**31, 2**53 + 1, 2**62, 2**63 - 2, -(2**63) + 1)
+NAMES = ("cat", "ü", '"id"', "a\\b", "id", "bbox", "\U0001f600", "x" * 300, "日本")
+WRONG = (
+    None, True, False, "", "1", "x", [], {}, [1], {"id": 1}, 0, -1, 1, 1.0, 1.5, 2, 10**9, -(10**9),
+    10**18, 2**63 - 1, -(2**63), 2**63, 2**64, 10**30, 10**400, 1e300, -1e300, 1e-320, -0.0,
+    float("nan"), float("inf"), float("-inf"), "\ud800", "0", [1, 2, 3, 4], [[1, 2, 3, 4]],
+)  # fmt: skip
+KEYS = {
+    "images": ("id", "width", "height", "file_name"),
+    "annotations": ("id", "image_id", "category_id", "bbox", "area", "iscrowd"),
+    "categories": ("id", "name"),
+}
+RESULT_KEYS = ("image_id", "category_id", "bbox", "score")
+BYTES = b'{}[]",:\\ \n\x00\x7f\x80\xc3\xffeE+-.0123456789ntfNIu'
+
+
+class Twice(dict[str, Any]):
+    """An object that is written with one key twice."""
+
+    key, value = "", None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A generated file.
+
+    Attributes:
+        content: its bytes.
+        window: bytes that the reader takes at once.
+        detections: of the content before it was spoilt.
+    """
+
+    content: bytes
+    window: int
+    detections: list[dict[str, Any]]
+
+
+# --- what is drawn ---
+
+
+def draw_case(seed: int, number: int, *, results: bool = False) -> Case:
+    """The case ``number``, always the same."""
+    draw = random.Random(f"{seed} {number} {results}")
+    document = draw_document(draw)
+    detections = draw_detections(draw, document)
+    content: Any = detections if results else document
+    spoil = draw.choice((0, 1, 1, 2, 2, 2, 3, 3, 4, 5))
+    for _ in range(spoil):
+        content = mutate(draw, content)
+    text = write(draw, content)
+    data = text.encode("utf-8", "surrogatepass" if draw.random() < 0.5 else "replace")
+    if spoil and draw.random() < 0.25:
+        data = edit_bytes(draw, data)
+    return Case(data, draw.choice((64, 200, 1000, 1 << 20)), detections)
+
+
+def draw_document(draw: random.Random) -> dict[str, Any]:
+    """A valid annotation file, repairs included."""
+    image_ids = draw_ids(draw, draw.randint(1, 6))
+    category_ids = draw_ids(draw, draw.randint(1, 4))
+    images = [
+        {
+            "id": i,
+            "file_name": f"{k}-{draw.choice(NAMES)}.jpg",
+            "width": draw.choice((1, 30, 640)),
+            "height": draw.choice((1, 48, 480)),
+        }
+        for k, i in enumerate(image_ids)
+    ]
+    rows = [
+        draw_annotation(draw, i, image_ids, category_ids)
+        for i in draw_ids(draw, draw.randint(0, 12))
+    ]
+    document = {
+        "info": draw.choice(({}, {"images": 1}, "x", None, {"id": [1, {"bbox": 2}]})),
+        "images": images,
+        "annotations": rows,
+        "categories": [{"id": i, "name": draw.choice(NAMES)} for i in category_ids],
+    }
+    return shuffled(draw, document)
+
+
+def draw_ids(draw: random.Random, count: int) -> list[int]:
+    ids = draw.sample(range(1, 90), count)
+    if count and draw.random() < 0.2:
+        ids[draw.randrange(count)] = draw.choice(ODD_IDS)
+    return ids
+
+
+def draw_annotation(
+    draw: random.Random, row_id: int, image_ids: list[int], category_ids: list[int]
+) -> dict[str, Any]:
+    number = draw.choice((draw.randint, lambda a, b: round(draw.uniform(a, b), 2)))
+    row: dict[str, Any] = {
+        "id": row_id,
+        "image_id": draw.choice(image_ids),
+        "category_id": draw.choice(category_ids),
+        "bbox": [number(-20, 300), number(-20, 300), number(1, 200), number(1, 200)],
+    }
+    if draw.random() < 0.1:  # repaired
+        row["bbox"][draw.choice((2, 3))] = draw.choice((0, -1, -0.0, 1e-9, -3.5))
+    if draw.random() < 0.05:
+        del row["id"]
+    if draw.random() < 0.9:
+        row["iscrowd"] = int(draw.random() < 0.1)
+    if draw.random() < 0.05:
+        key = draw.choice([key for key in row if key != "bbox"])
+        row[key] = float(row[key])
+    if draw.random() < 0.05:
+        row["iscrowd"] = draw.choice((None, False, True, 0.0, 1.0))
+    if draw.random() < 0.9:
+        row["area"] = draw.choice((None, 0, number(1, 20000), number(1, 20000)))
+    if draw.random() < 0.5:
+        row["segmentation"] = draw.choice(
+            ([[1, 2.5, 3]], {"counts": "id", "size": [3, 4]}, [{"a": 1}, {"b": 2}], [])
+        )
+    if draw.random() < 0.1:
+        row["note"] = draw.choice(("id", '"bbox"', {"id": 1, "iscrowd": "x"}, [{}, {}], "},{"))
+    return shuffled(draw, row)
+
+
+def draw_detections(draw: random.Random, document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Results that meet some of the boxes."""
+    images = [row["id"] for row in document["images"]]
+    categories = [row["id"] for row in document["categories"]]
+    found = []
+    for row in document["annotations"]:
+        for _ in range(draw.choice((0, 1, 1, 2))):
+            x, y, width, height = (side + draw.uniform(-3, 3) for side in row["bbox"])
+            found.append(
+                {
+                    "image_id": row["image_id"],
+                    "category_id": draw.choice((row["category_id"], draw.choice(categories))),
+                    "bbox": [x, y, abs(width), abs(height)],
+                    "score": round(draw.random(), 1),
+                }
+            )
+    for _ in range(draw.choice((0, 0, 2))):
+        box = [0, 1, draw.choice((0, 9)), 9]
+        found.append(
+            {
+                "image_id": draw.choice(images),
+                "category_id": draw.choice(categories),
+                "bbox": box,
+                "score": draw.choice((0, 1, 2.5, -1, 1e-9)),
+            }
+        )
+    return found
+
+
+def shuffled(draw: random.Random, values: dict[str, Any]) -> dict[str, Any]:
+    items = list(values.items())
+    if draw.random() < 0.5:
+        draw.shuffle(items)
+    return dict(items)
+
+
+# --- what is done to it ---
+
+
+def mutate(draw: random.Random, content: Any) -> Any:
+    """The content with one thing changed; mostly for the worse."""
+    if isinstance(content, list):
+        sections = {"": content}
+    elif isinstance(content, dict):
+        sections = {key: content[key] for key in KEYS if isinstance(content.get(key), list)}
+    else:
+        return content
+    name = draw.choice(list(sections) or ["none"])
+    rows = sections.get(name)
+    if rows is None or draw.random() < 0.04:
+        return mutate_root(draw, content)
+    keys = KEYS.get(name, RESULT_KEYS)
+    if not rows or draw.random() < 0.05:
+        rows.insert(draw.randint(0, len(rows)), draw_wrong(draw))
+        return content
+    at = draw.randrange(len(rows))
+    row, key = rows[at], draw.choice(keys)
+    if not isinstance(row, dict):
+        return content
+    kind = draw.choice(
+        ("value", "value", "missing", "copy", "twice", "side", "reference", "rename")
+    )
+    if kind == "value":
+        row[key] = draw_wrong(draw)
+    elif kind == "missing":
+        row.pop(key, None)
+    elif kind == "copy":
+        rows.append(dict(row))
+    elif kind == "twice":
+        rows[at] = twice(draw, row, key)
+    elif kind == "side" and isinstance(row.get("bbox"), list):
+        box = row["bbox"] = list(row["bbox"])
+        if box and draw.random() < 0.8:
+            box[draw.randrange(len(box))] = draw_wrong(draw)
+        else:
+            box.append(3)
+    elif kind == "reference":
+        row[draw.choice([key for key in keys if key.endswith("id")])] = draw.choice(
+            (3, 91, *ODD_IDS)
+        )
+    elif kind == "rename" and key in row:
+        row[key + draw.choice((" ", "s", "\0"))] = row.pop(key)
+    return content
+
+
+def draw_wrong(draw: random.Random) -> Any:
+    """A value that is wrong in most places."""
+    return copy.deepcopy(draw.choice(WRONG))
+
+
+def mutate_root(draw: random.Random, content: Any) -> Any:
+    if isinstance(content, list) or draw.random() < 0.2:
+        return copy.deepcopy(draw.choice(([content], {"annotations": content}, *WRONG)))
+    key = draw.choice(list(KEYS))
+    kind = draw.choice(("value", "missing", "empty", "twice"))
+    if kind == "value":
+        return content | {key: draw_wrong(draw)}
+    if kind == "missing":
+        return {k: value for k, value in content.items() if k != key}
+    if kind == "empty":
+        return content | {key: []}
+    return twice(draw, content, key)
+
+
+def twice(draw: random.Random, values: dict[str, Any], key: str) -> Twice:
+    both = Twice(values)
+    both.key = draw.choice((key, key, "note"))
+    both.value = draw.choice((values.get(key), draw_wrong(draw)))
+    return both
+
+
+def edit_bytes(draw: random.Random, data: bytes) -> bytes:
+    """Some bytes changed, put in, taken out or cut off."""
+    for _ in range(draw.choice((1, 1, 2, 5))):
+        at = draw.randint(0, len(data))
+        kind = draw.choice(("change", "insert", "remove", "cut", "bom"))
+        letter = bytes([draw.choice(BYTES)])
+        if kind == "change":
+            data = data[:at] + letter + data[at + 1 :]
+        elif kind == "insert":
+            data = data[:at] + letter * draw.choice((1, 1, 3)) + data[at:]
+        elif kind == "remove":
+            data = data[:at] + data[at + draw.choice((1, 1, 20)) :]
+        elif kind == "cut" and draw.random() < 0.3:
+            data = data[:at]
+        elif kind == "bom" and draw.random() < 0.5:
+            data = b"\xef\xbb\xbf" + data
+    return data
+
+
+def write(draw: random.Random, content: Any) -> str:
+    """JSON in one of its many forms."""
+    escape = draw.random() < 0.5
+    blank = draw.choice(("", " ", "\n  ", "\t\r\n"))
+
+    def text(value: str) -> str:
+        if draw.random() < 0.02 and value.isascii() and value.isprintable():
+            return '"' + "".join(f"\\u{ord(letter):04x}" for letter in value) + '"'
+        return json.dumps(value, ensure_ascii=escape)
+
+    def form(value: Any) -> str:
+        if isinstance(value, dict):
+            items = list(value.items())
+            if isinstance(value, Twice):
+                items.insert(draw.randint(0, len(items)), (value.key, value.value))
+            inner = f",{blank}".join(f"{text(key)}:{blank}{form(v)}" for key, v in items)
+            return "{" + blank + inner + "}"
+        if isinstance(value, list | tuple):
+            return "[" + f"{blank},".join(form(v) for v in value) + blank + "]"
+        return text(value) if isinstance(value, str) else json.dumps(value)
+
+    return form(content)
+
+
+# --- what must come of it ---
+
+
+class Fuzzer:
+    """Runs cases and counts what comes of them.
+
+    Attributes:
+        counts: cases by outcome.
+        failures: the first cases that must not be, with their numbers.
+    """
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self._file, self._seed = folder / "case.json", seed
+        self.counts: Counter[str] = Counter()
+        self.failures: list[str] = []
+        self.longest = 0.0
+
+    def run(self, number: int, *, results: bool) -> None:
+        """Draw a case, read it, and compare."""
+        case = draw_case(self._seed, number, results=results)
+        self._file.write_bytes(case.content)
+        stream.WINDOW = stream._PART = case.window
+        stream._FIRST = case.window // 8
+        start = time.perf_counter()
+        try:
+            self._run_results(number, case) if results else self._run_annotations(number, case)
+        except Exception as error:
+            self._fail(number, results, "crash", repr(error))
+        self.longest = max(self.longest, time.perf_counter() - start)
+
+    def _run_annotations(self, number: int, case: Case) -> None:
+        with_images = number % BARE_EVERY != 0
+        reason, expected = oracle.judge_annotations(case.content, with_images)
+        table, faults = collect_annotations(self._file, with_images=with_images)
+        if not self._agrees(number, False, reason, table is not None, faults):
+            return
+        exact = exact_table(case.content, with_images)
+        if (exact is None) != (table is None):
+            self._fail(number, False, "two ways disagree", f"fast {faults}")
+        if table is None or exact is None or expected is None:
+            return
+        if table_values(table) != table_values(exact):
+            self._fail(number, False, "two ways disagree", "tables")
+        found = oracle_values(table, with_images)
+        for key, value in found.items():
+            if value != expected[key]:
+                self._fail(number, False, "wrong table", f"{key}: {value} {expected[key]}")
+        if len(table.mended) != expected["mended"]:
+            self._fail(number, False, "wrong table", f"{table.mended} {expected['mended']}")
+        if (refused := is_refused_strictly(table, with_images)) != expected["repaired"]:
+            self._fail(number, False, "wrong strictness", f"{refused} {found}")
+        self.counts["without images"] += not with_images
+        self.counts["repaired" if expected["repaired"] else "clean"] += 1
+        if number % SCORE_EVERY == 0:
+            self._score(number, table, expected["content"], case.detections)
+
+    def _run_results(self, number: int, case: Case) -> None:
+        draw = random.Random(f"{self._seed} {number} True")
+        document = draw_document(draw)
+        ids = [[row["id"] for row in document[key]] for key in ("images", "categories")]
+        reason, expected = oracle.judge_results(case.content, *ids)
+        columns, faults, _ = collect_results(self._file, *ids)
+        if not self._agrees(number, True, reason, not len(faults), faults) or expected is None:
+            return
+        rows = list(zip(*(columns[key].tolist() for key in RESULT_KEYS)))
+        if rows != expected:
+            self._fail(number, True, "wrong table", f"{rows} {expected}")
+        if (exact := exact_entries(case.content)) != rows:
+            self._fail(number, True, "two ways disagree", f"{exact}")
+
+    def _agrees(
+        self, number: int, results: bool, reason: str | None, accepted: bool, faults: Faults
+    ) -> bool:
+        """Whether checker and oracle accept or refuse alike, and what is refused has a place."""
+        if accepted and reason is None:
+            self.counts["accepted"] += 1
+            return True
+        if accepted:
+            self._fail(number, results, "silently accepted", str(reason))
+        elif reason is None:
+            self._fail(number, results, "wrongly refused", str(faults))
+        elif not all(PLACED.match(fault.place) for fault in faults.kept):
+            self._fail(number, results, "no place", str(faults))
+        elif not str(faults).isprintable():
+            self._fail(number, results, "not printable", str(faults))
+        else:
+            self.counts["refused"] += 1
+            where = "line" if faults.kept[0].place.startswith("line") else "path"
+            self.counts[f"refused with {where}"] += 1
+        return False
+
+    def _score(
+        self, number: int, table: AnnotationTable, content: Any, detections: list[dict[str, Any]]
+    ) -> None:
+        """Compare the figures with those of pycocotools on the repaired content."""
+        # A changed id may have left some without their image or category.
+        images, categories = ({row["id"] for row in content[k]} for k in ("images", "categories"))
+        detections = [
+            row
+            for row in detections
+            if row["image_id"] in images and row["category_id"] in categories
+        ]
+        expected = oracle.figures(content, detections)
+        truth = GroundTruth.load(table)
+        found = Results(
+            image_ids=np.array([row["image_id"] for row in detections], np.int64),
+            category_ids=np.array([row["category_id"] for row in detections], np.int64),
+            boxes=np.array([row["bbox"] for row in detections], np.float64).reshape(-1, 4),
+            scores=np.array([row["score"] for row in detections], np.float64),
+        )
+        for backend in ("pycocotools", "faster"):
+            figures = evaluate_results(truth, Results.join([found]), backend).figures  # type: ignore[arg-type]
+            values = [-1.0 if value is None else value for value in figures.values()]
+            if not np.allclose(values, expected, rtol=0, atol=1e-12):
+                self._fail(number, False, f"other figures ({backend})", f"{values} {expected}")
+        self.counts["scored"] += 1
+
+    def _fail(self, number: int, results: bool, kind: str, text: str) -> None:
+        self.counts[kind] += 1
+        if len(self.failures) < 20:
+            which = "results" if results else "annotations"
+            self.failures.append(f"{which} {self._seed} {number}: {kind}: {text[:600]}")
+
+
+def exact_table(content: bytes, with_images: bool) -> AnnotationTable | None:
+    """What the exact reader alone makes of a file."""
+    faults = Faults("exact")
+    sections = Sections(faults, with_images)
+    try:
+        sections.read_value(load_exactly(content))
+        stream.check_json(content, 0)
+    except MalformedError:
+        return None
+    return collect(sections, faults)
+
+
+def exact_entries(content: bytes) -> list[Any]:
+    """The same for a results file that is right."""
+    entries = Entries(Faults("exact"))
+    entries.read_value(load_exactly(content))
+    columns = entries.columns()
+    return list(zip(*(columns[key].tolist() for key in RESULT_KEYS)))
+
+
+def table_values(table: AnnotationTable) -> list[Any]:
+    values: list[Any] = []
+    for value in vars(table).values():
+        if isinstance(value, np.ndarray):
+            values.append((str(value.dtype), value.tolist()))
+        elif isinstance(value, dict):
+            values.append({key: rows.tolist() for key, rows in value.items()})
+        elif isinstance(value, Faults):
+            values.append(sorted(str(fault) for fault in value.kept))
+        elif value != table.name:
+            values.append(list(value))
+    return values
+
+
+def oracle_values(table: AnnotationTable, with_images: bool) -> dict[str, Any]:
+    """The table as the oracle writes it, and with images what becomes of its boxes."""
+    names = table.file_names
+    rows = [
+        (
+            int(table.image_ids[table.image_index[k]]),
+            int(table.category_ids[table.category_index[k]]),
+            table.boxes[k].tolist(),
+            float(table.areas[k]),
+            bool(table.crowd[k]),
+        )
+        for k in range(len(table.ids))
+    ]
+    values: dict[str, Any] = {
+        "rows": rows,
+        "ids": [None if i == NO_ID else i for i in table.ids.tolist()],
+        "images": [
+            (image_id, width, height, names[k])
+            for k, (image_id, (height, width)) in enumerate(
+                zip(table.image_ids.tolist(), table.sizes.tolist(), strict=True)
+            )
+        ],
+        "categories": list(zip(table.category_ids.tolist(), table.category_names, strict=True)),
+        "filled": {kind: rows.tolist() for kind, rows in table.filled.items()},
+        "scorable": scorable(table).tolist(),
+    }
+    if with_images:
+        fitted = fit_boxes(table)
+        values["fitted"] = fitted.boxes.tolist()
+        values["kept"] = fitted.keep.tolist()
+        values["fits"] = {
+            kind: np.flatnonzero(mask).tolist() for kind, mask in fitted.repaired.items()
+        }
+        counts = {kind: fitted.count(kind) for kind in fitted.repaired}
+        assert counts == {kind: len(rows) for kind, rows in values["fits"].items()}
+    return values
+
+
+def is_refused_strictly(table: AnnotationTable, with_images: bool) -> bool:
+    """Whether ``--strict-data`` refuses the file: for training, or else for figures."""
+    try:
+        boxes = fit_boxes(table).repaired if with_images else {"box-without-area": ~scorable(table)}
+        refuse_repairs(table, boxes)
+    except AnnotationError:
+        return True
+    return False
+
+
+def fuzz(cases: int, seed: int, first: int = 0) -> dict[str, Any]:
+    """Run ``cases`` annotation files and a quarter as many results files.
+
+    Returns:
+        Counts by outcome, the first failures with their numbers, and what it took.
+    """
+    sizes, start = (stream.WINDOW, stream._PART, stream._FIRST), time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        fuzzers = {name: Fuzzer(Path(folder), seed) for name in ("annotations", "results")}
+        try:
+            for number in range(first, first + cases):
+                fuzzers["annotations"].run(number, results=False)
+                if number % 4 == 0:
+                    fuzzers["results"].run(number, results=True)
+        finally:
+            stream.WINDOW, stream._PART, stream._FIRST = sizes
+    return {
+        "cases": cases,
+        "results_cases": (cases + 3) // 4,
+        "seed": seed,
+        "annotations": dict(sorted(fuzzers["annotations"].counts.items())),
+        "results": dict(sorted(fuzzers["results"].counts.items())),
+        "failures": fuzzers["annotations"].failures + fuzzers["results"].failures,
+        "longest_case_seconds": round(max(f.longest for f in fuzzers.values()), 3),
+        "seconds": round(time.perf_counter() - start, 1),
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+def main() -> None:
+    """Print the figures of a run."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--cases", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0)
+    arguments = parser.parse_args()
+    print(json.dumps(fuzz(arguments.cases, arguments.seed, arguments.first), indent=2))
+
+
+if __name__ == "__main__":
+    main()
