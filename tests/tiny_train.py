@@ -23,7 +23,7 @@ import train
 from effdet import distributed
 from effdet.errors import run
 from effdet.structures import Batch
-from effdet.training import Trainer
+from effdet.training import Trainer, build
 from tests.tiny import tiny_model
 
 
@@ -55,7 +55,7 @@ if __name__ == "__main__":
     RecordingTrainer.folder.mkdir(parents=True, exist_ok=True)
     RecordingTrainer.stop_at = int(stop_at.rstrip("!"))
     RecordingTrainer.rehearses = not stop_at.endswith("!")
-    train.Trainer = RecordingTrainer  # type: ignore[misc]
+    build.Trainer = RecordingTrainer  # type: ignore[misc]
     sys.argv[1:] = words
     with tiny_model():
         run(train.main, "train.py")
