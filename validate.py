@@ -19,7 +19,7 @@ from effdet import distributed, flags
 from effdet.anchors import build_anchors
 from effdet.annotations import read_annotations
 from effdet.config import size_pair
-from effdet.data import CocoDataset, EvalTransform, build_eval_loader, locate_split
+from effdet.data import CocoDataset, EvalTransform, Loader, build_eval_loader, locate_split
 from effdet.errors import DataError, printable, run
 from effdet.evaluation import (
     CocoEvaluator,
@@ -152,17 +152,25 @@ def validate(
         channels_last=config.channels_last,
         progress=True,
     )
-    loader.record.share()
-    if len(loader.record.bad) == len(dataset):
-        raise DataError(f"{images}: not one image could be read")
-    if loader.record.bad:
-        metrics = dataclasses.replace(metrics, bad_images=len(loader.record.bad))
-    if distributed.is_main():
-        for text in loader.record.news():
-            print(f"warning: {text}", file=sys.stderr)
     if evaluator.num_left_out and distributed.is_main():
         print(f"{evaluator.num_left_out} detections left out: the data has no such class")
-    return metrics, evaluator.results()
+    return with_bad_images(metrics, loader, images), evaluator.results()
+
+
+def with_bad_images(metrics: Metrics, loader: Loader, images: Path) -> Metrics:
+    """The figures with the number of bad images, each of which the main process names.
+
+    Raises:
+        DataError: where all are bad: there is nothing to be judged.
+    """
+    bad = loader.record
+    bad.share()
+    if len(bad.bad) == metrics.images:
+        raise DataError(f"{images}: not one image could be read")
+    if distributed.is_main():
+        for text in bad.news():
+            print(f"warning: {text}", file=sys.stderr)
+    return dataclasses.replace(metrics, bad_images=len(bad.bad))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 
 from effdet.annotations.faults import SHOWN, Faults, shown_value
 from effdet.annotations.json_file import Repeating, load_exactly
-from effdet.annotations.rows import Section, is_id, whole
+from effdet.annotations.rows import Field, Section, is_id, whole
 from effdet.annotations.stream import Stream
 
 Columns = dict[str, Any]
@@ -131,16 +131,21 @@ class SectionReader:
             elif field.is_right(mended := field.mend(found)):
                 values[field.key] = mended
                 if mended is not found:
-                    kind = "bool-iscrowd" if isinstance(found, bool) else "whole-float"
-                    if self._mended.counts[kind] >= SHOWN:  # may be in every row
-                        self._mended.counts[kind] += 1
-                        continue
-                    place = section.place(index, field.key)
-                    self._mended.add(kind, place, field.expected, shown_value(found), **about)
+                    self._count_mended(index, field, found, about)
             else:
                 place = section.place(index, field.key)
                 faults.add(field.kind, place, field.expected, shown_value(found), **about)
         return section.row(**values)
+
+    def _count_mended(
+        self, index: int, field: Field, found: Any, about: dict[str, int | None]
+    ) -> None:
+        kind = "bool-iscrowd" if isinstance(found, bool) else "whole-float"
+        if self._mended.counts[kind] >= SHOWN:  # may be in every row
+            self._mended.counts[kind] += 1
+            return
+        place = self.section.place(index, field.key)
+        self._mended.add(kind, place, field.expected, shown_value(found), **about)
 
     def _about(self, row: dict[str, Any]) -> dict[str, int | None]:
         """Ids by which a person finds the row."""

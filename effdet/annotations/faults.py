@@ -11,6 +11,9 @@ from effdet.errors import DataError, printable, shown
 SHOWN = 20
 """Faults that an error message names; the rest is counted."""
 
+MAX_FAULTS = 100_000
+"""Faults of one kind in single rows after which a file is read no further: each takes time."""
+
 STRICT_ADVICE = " (without --strict-data these are repaired and counted)"
 
 KINDS = {
@@ -136,12 +139,35 @@ class Faults:
         self.counts.clear()
         self.kept.clear()
 
-    def add(self, kind: str, place: str, expected: str, found: str, **about: int | None) -> None:
-        """Take one fault; ``about`` are ``row_id`` and ``image_id``."""
+    def add(
+        self,
+        kind: str,
+        place: str,
+        expected: str,
+        found: str,
+        *,
+        row_id: int | None = None,
+        image_id: int | None = None,
+    ) -> None:
+        """Take one fault; arguments as the attributes of :class:`Fault`.
+
+        Raises:
+            AnnotationError: where there are so many that nobody would read on.
+        """
         self.counts[kind] += 1
         if self.counts[kind] <= self._keep:
-            fault = Fault(kind=kind, place=place, expected=expected, found=found, **about)  # type: ignore[arg-type]
-            self.kept.append(fault)
+            self.kept.append(
+                Fault(
+                    kind=kind,
+                    place=place,
+                    expected=expected,
+                    found=found,
+                    row_id=row_id,
+                    image_id=image_id,
+                )
+            )
+        if self.counts[kind] >= MAX_FAULTS:
+            self.raise_if_any("; the rest of the file was not looked at")
 
     def add_rows(self, rows: Iterable[int], describe: Callable[[int], Fault]) -> None:
         """Take a fault of one kind in each of ``rows``; only those that are kept are described."""

@@ -126,7 +126,7 @@ def collect_annotations(
         The table, None where there are faults, and the faults.
 
     Raises:
-        AnnotationError: where there is no such file, or it cannot be read.
+        AnnotationError: where there is no such file, it cannot be read, or its faults are too many.
     """
     name = "ground truth" if isinstance(source, Mapping) else str(source)
     faults = Faults(name)

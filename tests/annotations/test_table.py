@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from effdet.annotations import AnnotationError, collect_annotations, read_annotations, reading
+from effdet.annotations import (
+    AnnotationError,
+    collect_annotations,
+    faults,
+    read_annotations,
+    reading,
+)
 from effdet.annotations.rows import NO_ID
 from effdet.evaluation import GroundTruth
 from tests.annotations.conftest import Content
@@ -285,3 +291,18 @@ def test_only_regular_files_of_a_bounded_size_are_read(
     monkeypatch.setattr(reading, "MAX_BYTES", 3)
     with pytest.raises(AnnotationError, match="a file of 4 bytes, more than 3"):
         read_annotations(tmp_path / "a.json")
+
+
+def test_a_file_of_nothing_but_wrong_rows_is_not_read_to_its_end(
+    content: Content, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faults, "MAX_FAULTS", 50)
+    row = content["annotations"][0]
+    content["annotations"] = [row | {"id": number, "bbox": None} for number in range(49)]
+    message = refused(content)
+    assert message.startswith("49 x wrong box: ")
+    assert "not looked at" not in message
+    content["annotations"] += [row | {"id": number, "iscrowd": 5} for number in range(1000, 2000)]
+    message = refused(content)
+    assert message.startswith("99 faults (50 x wrong iscrowd, 49 x wrong box): ")
+    assert message.endswith("; the rest of the file was not looked at")
