@@ -17,13 +17,15 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BASE = {
     "config", "settings", "structures", "errors", "files", "flags", "distributed", "processes",
     "metrics", "precision", "presets", "levels", "cache", "checks", "names", "regular_file",
-    "yaml_file",
+    "yaml_file", "extras",
 }  # fmt: skip
-LOW = BASE | {"boxes", "ops", "anchors", "annotations"}
+LOW = BASE | {"boxes", "ops", "anchors", "annotations", "drawing"}
 MIDDLE = LOW | {"data", "models", "weights", "targets", "losses", "postprocess"}
 MAY_IMPORT = {
     **dict.fromkeys(BASE, BASE),
     "annotations": BASE,
+    "drawing": BASE | {"boxes"},
+    "page": BASE,
     "boxes": BASE,
     "ops": BASE | {"boxes"},
     "anchors": BASE | {"boxes", "ops"},
@@ -33,8 +35,13 @@ MAY_IMPORT = {
     "targets": LOW,
     "losses": LOW | {"targets"},
     "postprocess": LOW,
-    **dict.fromkeys(("training", "evaluation", "inference", "export"), MIDDLE),
-    "cli": MIDDLE | {"training", "evaluation", "inference", "export"},
+    **dict.fromkeys(("training", "evaluation", "export"), MIDDLE),
+    "inference": MIDDLE | {"export"},
+    "check": MIDDLE | {"page"},
+    "report": MIDDLE | {"page", "evaluation"},
+    "commands": MIDDLE
+    | {"training", "evaluation", "inference", "export", "check", "report", "page"},
+    "cli": BASE | {"commands"},
 }
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 import effdet
 from effdet import cli
+from effdet.commands import info
 from effdet.config import MODELS, model_config
 from effdet.errors import UsageError
 from effdet.models import build_model
@@ -58,9 +59,9 @@ def picture(tmp_path: Path) -> Path:
 def test_info_gives_programs_every_model_with_its_figures(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert cli.MODELS is MODELS
+    assert info.MODELS is MODELS
     names = ["efficientdet_d0", "efficientdet_lite2"]  # counting in all would take long
-    monkeypatch.setattr(cli, "MODELS", {name: MODELS[name] for name in names})
+    monkeypatch.setattr(info, "MODELS", {name: MODELS[name] for name in names})
     cli.run_command(["info", "--json"])
     models = {model["name"]: model for model in json.loads(capsys.readouterr().out)}
     assert list(models) == names
@@ -79,7 +80,7 @@ def test_info_gives_programs_every_model_with_its_figures(
 def test_info_gives_people_the_same_in_a_table(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "MODELS", {"efficientdet_d0": MODELS["efficientdet_d0"]})
+    monkeypatch.setattr(info, "MODELS", {"efficientdet_d0": MODELS["efficientdet_d0"]})
     cli.run_command(["info"])
     header, row = capsys.readouterr().out.splitlines()[:2]
     assert header.split()[:3] == ["name", "backbone", "image"]

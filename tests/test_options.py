@@ -12,6 +12,7 @@ import pytest
 import train
 import validate
 from effdet import cli
+from effdet.commands import average, predict
 from effdet.settings import AverageConfig, PredictConfig, TrainConfig, ValidateConfig
 from tests.runs import tiny_coco
 
@@ -94,7 +95,7 @@ def test_predict_reads_every_option(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cls, read = recording(PredictConfig)
-    monkeypatch.setattr(cli, "PredictConfig", cls)
+    monkeypatch.setattr(predict, "PredictConfig", cls)
     weights = ["--weights", str(run_folder[0] / "best.pt"), "--output", str(tmp_path / "out")]
     cli.run_command(["predict", str(data / "val"), *weights, "--device", "cpu"])
     assert unread(PredictConfig, read) == set()
@@ -105,7 +106,7 @@ def test_average_reads_every_option(
     run_folder: tuple[Path, set[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cls, read = recording(AverageConfig)
-    monkeypatch.setattr(cli, "AverageConfig", cls)
+    monkeypatch.setattr(average, "AverageConfig", cls)
     files = [str(run_folder[0] / name) for name in ("best.pt", "last.pt")]
     cli.run_command(["average", *files, "--best", "2", "--output", str(tmp_path / "out.pt")])
     assert unread(AverageConfig, read) == set()

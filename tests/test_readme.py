@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from effdet import flags
-from effdet.cli import describe
+from effdet.commands.info import describe
 from effdet.config import MODELS
 from effdet.presets import PRESETS
 from effdet.settings import PredictConfig, TrainConfig, ValidateConfig

@@ -1,20 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures with boxes."""
+"""Pictures with detections."""
 
-import colorsys
-from functools import lru_cache
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from effdet.boxes import clip_boxes
+from effdet.drawing import class_color, draw_boxes, save_picture, to_picture
 from effdet.errors import UsageError
 from effdet.inference.sources import Source, read_image
 from effdet.names import shown_name
 from effdet.structures import ClassMap, Detections
-
-Color = tuple[int, int, int]
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def draw(
@@ -41,73 +36,17 @@ def draw(
         raise UsageError(
             f"class_map must be a ClassMap such as detector.class_map, got {class_map!r}"
         )
-    picture = Image.fromarray(read_image(image).permute(1, 2, 0).contiguous().cpu().numpy())
-    canvas = ImageDraw.Draw(picture)
-    side = (picture.width * picture.height) ** 0.5
-    line, letter = max(1, round(side / 250)), max(11, round(side / 38))
-    boxes = clip_boxes(detections.boxes, (picture.height - 1, picture.width - 1)).round().int()
-    rows = zip(boxes.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True)
-    for box, score, label in reversed(list(rows)):
-        color = class_color(label)
-        canvas.rectangle(box, outline=color, width=line)
-        _draw_label(canvas, f"{shown_name(class_map.name(label))} {score:.2f}", box, color, letter)
+    picture = to_picture(read_image(image))
+    labels = detections.labels.tolist()
+    draw_boxes(
+        picture,
+        detections.boxes,
+        [
+            f"{shown_name(class_map.name(label))} {score:.2f}"
+            for label, score in zip(labels, detections.scores.tolist(), strict=True)
+        ],
+        [class_color(label) for label in labels],
+    )
     if output is not None:
         save_picture(picture, output)
     return picture
-
-
-def class_color(index: int) -> Color:
-    """A stable RGB colour of a class; neighbouring indices are far apart."""
-    hue = index * 0.618034 % 1  # golden section: new hues fall into the largest gaps
-    value, saturation = ((1.0, 0.85), (0.8, 1.0), (1.0, 0.55))[index // 8 % 3]
-    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
-    return round(red * 255), round(green * 255), round(blue * 255)
-
-
-def save_picture(picture: Image.Image, path: str | Path) -> None:
-    """Write a picture in the format of the file's ending.
-
-    Raises:
-        UsageError: for an ending that Pillow does not write.
-    """
-    try:
-        picture.save(path, quality=92)
-    except ValueError as error:
-        raise UsageError(f"{path}: unknown picture format; use .png or .jpg") from error
-
-
-def _draw_label(
-    canvas: ImageDraw.ImageDraw, text: str, box: list[int], color: Color, letter: int
-) -> None:
-    """Text on a filled ground, above the box where there is room, else at the top inside it."""
-    width, height = canvas.im.size
-    pad = max(1, letter // 6)
-    font = _fitting_font(text, letter, width - 2 * pad)
-    left, _, right, _ = font.getbbox(text)
-    _, top, _, bottom = font.getbbox("Ég")  # the same height for every text
-    label_width, label_height = round(right - left) + 2 * pad, round(bottom - top) + 2 * pad
-    x = max(0, min(box[0], width - label_width))
-    above = box[1] - label_height
-    y = above if above >= 0 else max(0, min(box[1], height - label_height))
-    canvas.rectangle((x, y, x + label_width - 1, y + label_height - 1), fill=color)
-    canvas.text((x + pad - left, y + pad - top), text, fill=_text_color(color), font=font)
-
-
-def _fitting_font(text: str, letter: int, width: int) -> Font:
-    """Letters ``letter`` pixels high, smaller where the text would be wider than ``width``."""
-    font = _font(letter)
-    left, _, right, _ = font.getbbox(text)
-    if right - left <= width:
-        return font
-    return _font(max(6, int(letter * width / (right - left))))
-
-
-@lru_cache(maxsize=64)
-def _font(size: int) -> Font:
-    return ImageFont.load_default(size)
-
-
-def _text_color(ground: Color) -> Color:
-    """Black or white, whichever is easier to read."""
-    red, green, blue = ground
-    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)

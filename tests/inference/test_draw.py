@@ -6,8 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
+from effdet.drawing import class_color
 from effdet.errors import UsageError
-from effdet.inference.draw import class_color, draw
+from effdet.inference.draw import draw
 from effdet.structures import ClassMap, Detections
 
 CLASS_MAP = ClassMap(("cat", None, "a class with quite a long name"), (1, None, 3))

@@ -18,6 +18,7 @@ from urllib.error import URLError
 import pytest
 
 from effdet import cli
+from effdet.commands import download as command
 from effdet.errors import UsageError, WeightsError
 from effdet.files import WriteError
 from effdet.weights import download, web
@@ -645,7 +646,7 @@ def test_the_table_names_every_release_and_those_that_are_here(folder: Path) -> 
 def test_the_command_prints_where_files_are(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "fetch", lambda release: Path("/cache") / release.file_name)
+    monkeypatch.setattr(command, "fetch", lambda release: Path("/cache") / release.file_name)
     cli.run_command(["download", "tf_efficientdet_d0", "tf_efficientdet_d1"])
     assert capsys.readouterr().out.splitlines() == [
         "/cache/tf_efficientdet_d0_34-f153e0cf.pth",
@@ -656,7 +657,7 @@ def test_the_command_prints_where_files_are(
 
 
 def test_nothing_is_fetched_where_one_name_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "fetch", fail)
+    monkeypatch.setattr(command, "fetch", fail)
     with pytest.raises(UsageError, match="no public release 'tf_efficientdet_d9'; did you mean"):
         cli.run_command(["download", "tf_efficientdet_d0", "tf_efficientdet_d9"])
     with pytest.raises(UsageError, match="give NAMES of public releases, or --list"):
