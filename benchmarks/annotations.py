@@ -12,7 +12,8 @@ included.
     python benchmarks/annotations.py --peer-cases 2000
 
 The file also tells which part of spoilt files the peers take without an error: those of
-tests/fuzz/annotations.py that its checker refuses, each loaded and scored with fixed detections.
+tests/fuzz/annotation_files.py that its checker refuses, each loaded and scored with fixed
+detections.
 """
 
 import argparse
@@ -186,12 +187,12 @@ def silently_accepted(cases: int, seed: int = 0) -> dict[str, Any]:
     """The part of files with a violation that a peer scores without an error.
 
     Args:
-        cases: files, spoilt or not, as tests/fuzz/annotations.py draws them.
+        cases: files, spoilt or not, as tests/fuzz/annotation_files.py draws them.
         seed: theirs.
     """
     from effdet.annotations import collect_annotations
+    from tests.fuzz.annotation_files import draw_case
     from tests.fuzz.annotation_oracle import judge_annotations
-    from tests.fuzz.annotations import draw_case
 
     accepted = {"effdet": 0} | {name: 0 for name, _ in peers()}
     spoilt = 0
