@@ -2,6 +2,7 @@
 # make demo       train on the built-in set, validate, draw predictions: everything from nothing
 # make test       the test suite (make test-slow: the long part of it)
 # make lint       style and types
+# make docs       the documentation as a site, in build/site
 # make kernels    compile the kernels that have changed, in place
 # make sanitize   CASES=100000 generated calls of the CPU kernels under ASan and UBSan
 # Needs Python >= 3.10 with venv, make and a C++ compiler; installs into .venv, nowhere else.
@@ -19,9 +20,9 @@ KERNELS_IN_USE = $(BIN)/python -W ignore -c 'import sys; from effdet.ops import 
 TYPED := effdet _build setup.py train.py validate.py benchmarks
 CASES ?= 100000
 SEED ?= 0
-SOURCES := effdet _build setup.py train.py validate.py benchmarks tests
+SOURCES := effdet _build setup.py train.py validate.py benchmarks docs tests
 
-.PHONY: demo test test-slow lint kernels sanitize clean
+.PHONY: demo test test-slow lint docs kernels sanitize clean
 
 demo: $(READY)
 	@run=runs/demo; n=2; \
@@ -57,6 +58,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check $(wildcard $(SOURCES))
 	$(BIN)/mypy $(wildcard $(TYPED))
 	$(BIN)/clang-format --dry-run --Werror $(KERNELS)
+
+docs: $(READY)
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/site
+	@echo "open build/site/index.html"
 
 kernels: $(READY)
 	$(BIN)/python setup.py build_ext --inplace

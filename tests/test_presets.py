@@ -13,7 +13,7 @@ from effdet.settings import AverageConfig, TrainConfig
 from effdet.training import RateSchedule
 
 ROOT = Path(__file__).parents[1]
-GUIDE = ROOT / "docs" / "training.md"
+GUIDE = "\n".join((ROOT / "docs" / name).read_text() for name in ("training.md", "finetuning.md"))
 FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
 
 
@@ -66,7 +66,7 @@ def test_the_measured_figures_are_those_of_the_result_files() -> None:
 def test_the_guide_tells_the_measured_figures_of_fine_tuning() -> None:
     runs = json.loads((ROOT / "benchmarks" / "results" / "finetune_bccd.json").read_text())["runs"]
     aps = {name: run["epochs"][-1]["AP"] for name, run in runs.items()}
-    part = GUIDE.read_text().split("Measured on 205 images")[1].split("**Averages.**")[0]
+    part = GUIDE.split("Measured on 205 images")[1].split("**Averages.**")[0]
     assert len(aps) == 5
     for name, ap in aps.items():
         assert f"{ap:.3f}" in part, name
@@ -98,7 +98,7 @@ def test_the_papers_global_batch_is_128_on_eight_processes(name: str, epochs: in
 
 
 def test_every_command_of_the_guide_has_options_that_exist() -> None:
-    text = re.sub(r"\\\n\s*", "", GUIDE.read_text())
+    text = re.sub(r"\\\n\s*", "", GUIDE)
     blocks = "\n".join(re.findall(r"```\n(.*?)```", text, flags=re.DOTALL))
     assert len(parsed(blocks)) == 7
 
@@ -109,6 +109,6 @@ def test_every_option_the_guide_names_exists() -> None:
     known |= {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(AverageConfig)}
     torchrun = {"--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id",
                 "--max-restarts", "--standalone"}  # fmt: skip
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", GUIDE.read_text()))
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", GUIDE))
     named = {re.sub(r"^--no-", "--", name) for name in named}
     assert named <= known | torchrun

@@ -3,45 +3,17 @@
 
 import json
 import re
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from effdet import flags
 from effdet.commands.info import describe
 from effdet.config import MODELS
-from effdet.presets import PRESETS
-from effdet.settings import PredictConfig, TrainConfig, ValidateConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PROGRAMS = {"train.py": TrainConfig, "validate.py": ValidateConfig, "effdet predict": PredictConfig}
-
-
-def commands() -> list[tuple[str, list[str]]]:
-    """Every call of our programs in the README: program and words."""
-    text = README.replace("\\\n", " ")
-    found = []
-    for line in text.splitlines():
-        for program in PROGRAMS:
-            match = re.match(rf"(?:python |torchrun [^#]*?)?{re.escape(program)}( [^#]*|$)", line)
-            if match:
-                found.append((program, shlex.split(match.group(1))))
-    return found
-
-
-def test_the_readme_shows_each_program() -> None:
-    assert {program for program, _ in commands()} == set(PROGRAMS)
-
-
-@pytest.mark.parametrize(("program", "words"), commands())
-def test_every_command_has_options_that_exist(program: str, words: list[str]) -> None:
-    presets = PRESETS if program == "train.py" else None
-    config: type[Any] = PROGRAMS[program]
-    flags.parse(config, words, program=program, description="", presets=presets)
 
 
 @pytest.mark.parametrize("name", ["efficientdet_d0", "efficientdet_lite0"])
