@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +39,7 @@ def option(
     help: str,
     positional: bool = False,
     in_file: bool = True,
+    group: str | None = None,
 ) -> Any:
     """A dataclass field that is also a flag.
 
@@ -46,8 +48,9 @@ def option(
         help: one line that names the unit.
         positional: whether it takes words without a flag.
         in_file: whether a ``--config`` file may set it.
+        group: heading in ``--help`` of this option and of those after it in the class.
     """
-    metadata = {"help": help, "positional": positional, "in_file": in_file}
+    metadata = {"help": help, "positional": positional, "in_file": in_file, "group": group}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -94,6 +97,7 @@ def parse(
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
+        usage=f"{program} {_usage(cls)}",
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file with values for these options")
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
@@ -102,8 +106,10 @@ def parse(
         names = f"{{{','.join(sorted(presets))}}}"
         parser.add_argument("--preset", type=choice, metavar=names, help="named set of values")
     hints = typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-        _add_flag(parser, field, hints[field.name])
+    for heading, fields in _groups(cls).items():
+        group = parser.add_argument_group(heading) if heading else parser
+        for field in fields:
+            _add_flag(group, field, hints[field.name])
     given = vars(parser.parse_known(argv)).items()
     flags: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given}
     flags.pop("debug", None)
@@ -183,7 +189,31 @@ def _flag(field: dataclasses.Field[Any]) -> str:
     return "--" + field.name.replace("_", "-")
 
 
-def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: object) -> None:
+def _groups(cls: type[Any]) -> dict[str | None, list[dataclasses.Field[Any]]]:
+    """Fields by their heading in ``--help``; the class's own come before inherited ones."""
+    rest = {field.name: field for field in dataclasses.fields(cls)}
+    groups: dict[str | None, list[dataclasses.Field[Any]]] = {}
+    heading = None
+    for owner in cls.__mro__:
+        names = [name for name in inspect.get_annotations(owner) if name in rest]
+        for field in map(rest.pop, names):
+            heading = field.metadata["group"] or heading
+            groups.setdefault(heading, []).append(field)
+    return groups
+
+
+def _usage(cls: type[Any]) -> str:
+    """The words that must be given."""
+    fields = [f for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
+    flags = [f"{_flag(f)} {f.name.upper()}" for f in fields if not f.metadata["positional"]]
+    positional = [f for f in dataclasses.fields(cls) if f.metadata["positional"]]
+    words = [_flag(f) if f in fields else f"[{_flag(f)}]" for f in positional]
+    return " ".join([*words, *flags, "[options]"])
+
+
+def _add_flag(
+    parser: argparse._ActionsContainer, field: dataclasses.Field[Any], hint: object
+) -> None:
     text = field.metadata["help"].replace("%", "%%")
     if field.default not in (dataclasses.MISSING, None, ()):
         text += f" (default: {field.default})"

@@ -219,3 +219,21 @@ def test_presets_fit_the_training_settings(name: str) -> None:
     )
     for key, value in PRESETS[name].items():
         assert getattr(config, key) == value
+
+
+def test_help_shows_options_under_their_headings(capsys: pytest.CaptureFixture[str]) -> None:
+    """A class's own options come first, then those that it shares with other programs."""
+    with pytest.raises(SystemExit):
+        flags.parse(TrainConfig, ["--help"], program="train.py", description="")
+    text = capsys.readouterr().out
+    places = [
+        text.index(part)
+        for part in ("usage: train.py [options]", "\ndata:\n", "--data DATA", "\noptimization:\n",
+                     "--lr LR", "\nfrom outputs to detections:\n", "--sigma SIGMA")
+    ]  # fmt: skip
+    assert places == sorted(places)
+    with pytest.raises(SystemExit):
+        flags.parse(PredictConfig, ["--help"], program="effdet predict", description="")
+    assert "usage: effdet predict SOURCE --weights WEIGHTS --output OUTPUT [options]" in (
+        capsys.readouterr().out
+    )

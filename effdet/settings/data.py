@@ -14,6 +14,7 @@ class DataConfig:
     strict_data: bool = option(
         False,
         help="refuse what would be repaired: boxes that stick out or have no area, missing fields",
+        group="what is wrong with the data",
     )
     follow_links: bool = option(
         False, help="read images that a link leads to outside of the image folder"

@@ -10,12 +10,16 @@ from effdet.errors import UsageError
 from effdet.flags import option
 from effdet.settings.values import NMS, require
 
+POSTPROCESS_GROUP = "from outputs to detections"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PostprocessConfig:
     """From network outputs to detections; the defaults are those of published COCO figures."""
 
-    nms: NMS = option("gaussian", help="suppression of overlapping boxes of one class")
+    nms: NMS = option(
+        "gaussian", help="suppression of overlapping boxes of one class", group=POSTPROCESS_GROUP
+    )
     iou_threshold: float = option(0.5, help="IoU above which hard and linear NMS act, 0-1")
     sigma: float = option(0.5, help="width of gaussian NMS: a score decays by exp(-IoU^2 / sigma)")
     score_threshold: float = option(0.001, help="detections scored at or below this are left out")

@@ -52,7 +52,9 @@ UNFREEZE_LR_FACTOR = 1.0
 class TrainConfig(DataConfig, PostprocessConfig):
     """Settings of ``train.py``; the defaults are google/automl's for COCO."""
 
-    data: str = option("shapes", help="data folder in COCO layout, or 'shapes': the built-in set")
+    data: str = option(
+        "shapes", help="data folder in COCO layout, or 'shapes': the built-in set", group="data"
+    )
     train_split: str = option("train", help="split to train on: instances_{split}*.json")
     val_split: str = option("val", help="split to validate on")
     train_annotations: str | None = option(None, help="COCO JSON file instead of --train-split's")
@@ -60,7 +62,9 @@ class TrainConfig(DataConfig, PostprocessConfig):
     val_annotations: str | None = option(None, help="COCO JSON file instead of --val-split's")
     val_images: str | None = option(None, help="folder of the validation images")
     model: str | None = option(
-        None, help=f"model name, see `effdet info` (default: of the weights, or {DEFAULT_MODEL})"
+        None,
+        help=f"model name, see `effdet info` (default: of the weights, or {DEFAULT_MODEL})",
+        group="model",
     )
     image_size: tuple[int, ...] | None = option(None, help="input pixels: side, or height width")
     padding: Padding | None = option(
@@ -81,7 +85,9 @@ class TrainConfig(DataConfig, PostprocessConfig):
         None, help="divides them after that instead of the model's own"
     )
     weights: str | None = option(
-        None, help="detector to fine-tune: a file of any known kind, or a public name"
+        None,
+        help="detector to fine-tune: a file of any known kind, or a public name",
+        group="weights to begin with",
     )
     partial_weights: bool = option(
         False, help="take of --weights what fits by name and shape; the rest begins at random"
@@ -95,13 +101,15 @@ class TrainConfig(DataConfig, PostprocessConfig):
     freeze_epochs: int = option(
         0, help="first epochs, in which the backbone, with --weights the BiFPN too, does not learn"
     )
-    output: str | None = option(None, help="run folder to create (default: runs/MODEL-N)")
+    output: str | None = option(
+        None, help="run folder to create (default: runs/MODEL-N)", group="the run"
+    )
     resume: str | None = option(
         None,
         help="checkpoint or run folder to continue; auto: --output's run, or a new one if none",
         in_file=False,
     )
-    epochs: int = option(300, help="passes over the training set")
+    epochs: int = option(300, help="passes over the training set", group="batches and epochs")
     batch_size: int | Literal["auto"] = option(
         8, help="images a process and forward pass; auto: as many as the GPU holds"
     )
@@ -116,7 +124,11 @@ class TrainConfig(DataConfig, PostprocessConfig):
         None, help="range of a factor on the size of training images, drawn for each step"
     )
     progressive: int = option(1, help="stages of equal length in which training images grow")
-    lr: float = option(0.08, help="learning rate at a global batch of 64, scaled with the batch")
+    lr: float = option(
+        0.08,
+        help="learning rate at a global batch of 64, scaled with the batch",
+        group="optimization",
+    )
     unfreeze_lr_factor: float = option(
         UNFREEZE_LR_FACTOR, help="factor on the rates of the epochs after --freeze-epochs"
     )
@@ -136,14 +148,16 @@ class TrainConfig(DataConfig, PostprocessConfig):
     weight_decay: float = option(4e-5, help="decay of convolution kernels")
     clip_norm: float = option(10.0, help="gradients are scaled down to this global norm")
     ema_decay: float = option(0.9998, help="decay of the weight average, 0 for none")
-    alpha: float = option(0.25, help="focal loss: weight of the foreground, 0-1")
+    alpha: float = option(0.25, help="focal loss: weight of the foreground, 0-1", group="losses")
     gamma: float = option(1.5, help="focal loss: exponent that plays down easy anchors")
     label_smoothing: float = option(0.0, help="focal loss: smoothing of the labels, below 1")
     box_loss_weight: float = option(50.0, help="weight of the box loss")
-    jitter_min: float = option(0.1, help="smallest scale of training images")
+    jitter_min: float = option(0.1, help="smallest scale of training images", group="augmentation")
     jitter_max: float = option(2.0, help="largest scale of training images")
     flip: float = option(0.5, help="chance to mirror a training image")
-    freeze_bn: bool = option(False, help="keep batch-norm statistics as they are")
+    freeze_bn: bool = option(
+        False, help="keep batch-norm statistics as they are", group="precision and devices"
+    )
     amp: bool = option(False, help="mixed precision: float16 with a GradScaler on CUDA")
     amp_dtype: AmpDtype | None = option(None, help="precision of --amp (bfloat16 on CPU)")
     tf32: bool = option(True, help="TensorFloat-32 for float32 work on GPUs that have it")
@@ -154,14 +168,18 @@ class TrainConfig(DataConfig, PostprocessConfig):
     workers: int | None = option(None, help="loader processes each (default: by CPUs)")
     timeout: float = option(600.0, help="seconds without progress after which a run is given up")
     seed: int = option(0, help="seed of weights, order and augmentation")
-    save_minutes: float = option(15.0, help="minutes between checkpoints in an epoch, 0 for none")
+    save_minutes: float = option(
+        15.0,
+        help="minutes between checkpoints in an epoch, 0 for none",
+        group="checkpoints and validation",
+    )
     save_every: int = option(0, help="epochs between checkpoints that are kept, 0 for none")
     keep: int = option(3, help="newest checkpoints to keep of those of --save-every, 0 for all")
     eval_every: int = option(1, help="epochs between validations")
     eval_from: int = option(1, help="first epoch that is validated")
     eval_weights: WeightsToValidate = option("both", help="validate averaged weights, raw, or both")
     patience: int = option(0, help="validations without a higher AP that end the run, 0: no limit")
-    log_every: int = option(20, help="steps between printed and logged lines")
+    log_every: int = option(20, help="steps between printed and logged lines", group="logs")
     console: Console = option("auto", help="a bar on a terminal, lines, or dllogger's lines")
     log_to: tuple[Sink, ...] = option((), help="also log to these, which must be installed")
     evaluator: Evaluator = option("faster", help="library that computes the COCO figures")
