@@ -9,6 +9,9 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+FEW = 12
+"""Names that an error message lists where none is like the one that was given."""
+
 
 class EffdetError(Exception):
     """Something the user can mend; programs print it as one line and leave with ``exit_code``."""
@@ -78,9 +81,12 @@ class SignalError(EffdetError):
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """The end of an error message: the known names most like ``name``, if any is near."""
-    matches = difflib.get_close_matches(name, list(known), n=count, cutoff=0.55)
-    return f"; did you mean {' or '.join(matches)}?" if matches else ""
+    """The end of an error message: the known names most like ``name``, or all if they are few."""
+    by_folded = {other.casefold(): other for other in known}
+    matches = difflib.get_close_matches(name.casefold(), by_folded, n=count, cutoff=0.55)
+    if matches:
+        return f"; did you mean {' or '.join(by_folded[match] for match in matches)}?"
+    return f"; known: {', '.join(by_folded.values())}" if 0 < len(by_folded) <= FEW else ""
 
 
 def one_line(error: BaseException) -> str:

@@ -130,6 +130,8 @@ def load_yaml(cls: type[Any], path: str | Path) -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
     values = {}
     for key, entry in read_yaml(path).items():
+        if key in ("preset", "config"):
+            raise UsageError(f"{entry.key_place}: give --{key} on the command line, not here")
         if key not in fields:
             raise UsageError(
                 f"{entry.key_place}: unknown option {shown(key)}{nearest(key, fields)}"

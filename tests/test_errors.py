@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from effdet.errors import (
+    FEW,
     DataError,
     EffdetError,
     ExportError,
@@ -81,7 +82,9 @@ def test_the_nearest_names_are_offered() -> None:
         "; did you mean efficientdet_d0?"
     )
     assert nearest("cat", ["cats", "bat", "zebra"]) == "; did you mean cats or bat?"
-    assert nearest("zzz", ["cat"]) == ""
+    assert nearest("rbc", ["RBC", "WBC", "Platelets"]).startswith("; did you mean RBC")
+    assert nearest("zzz", ["cat", "dog"]) == "; known: cat, dog"
+    assert nearest("zzz", map(str, range(FEW + 1))) == nearest("zzz", []) == ""
 
 
 def test_a_reader_that_stops_early_ends_the_program_quietly() -> None:

@@ -144,6 +144,7 @@ def test_an_unknown_preset_is_refused() -> None:
     ("text", "message"),
     [
         ("stpes: 3", "1:1: unknown option 'stpes'; did you mean steps"),
+        ("lr: 0.1\npreset: demo", "2:1: give --preset on the command line, not here"),
         ("lr: 0.1\nsteps: many", "2:8: steps must be a whole number, found 'many'"),
         ("steps: 2.5", "1:8: steps must be a whole number, found 2.5"),
         ("steps: true", "steps must be a whole number, found True"),
