@@ -47,14 +47,18 @@ class Entry:
     key_place: str
 
 
-def read_yaml(path: str | Path) -> dict[str, Entry]:
+def read_yaml(path: str | Path, *, numbered: bool = False) -> dict[str, Entry]:
     """The ``key: value`` lines of a file.
+
+    Args:
+        path: the file.
+        numbered: whether keys may be whole numbers, which are then given as text.
 
     Raises:
         UsageError: naming file, line and column, and what was expected there.
     """
     try:
-        return _Reader(path, _text(path)).document()
+        return _Reader(path, _text(path), numbered).document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path
@@ -114,8 +118,8 @@ def _place(path: str | Path, before: str) -> str:
 class _Reader:
     """Builds values from the parser's events, so that nothing of a tag or an alias is acted on."""
 
-    def __init__(self, path: str | Path, text: str) -> None:
-        self.path = path
+    def __init__(self, path: str | Path, text: str, numbered: bool = False) -> None:
+        self.path, self.numbered = path, numbered
         self.events: Iterator[yaml.Event] = yaml.parse(text, Loader=yaml.SafeLoader)
 
     def document(self) -> dict[str, Entry]:
@@ -169,6 +173,8 @@ class _Reader:
         if event.implicit[0] and event.value == "<<":
             self.fail(event, "merge keys (<<) are not read; write the values out")
         key = self.scalar(event)
+        if self.numbered and type(key) is int:
+            return str(key)
         if not isinstance(key, str):
             self.fail(event, f"expected the name of an option, found {shown(key)}")
         return key

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from effdet import distributed
 from effdet.anchors import Anchors
 from effdet.config import model_config
-from effdet.data import CocoDataset, TrainTransform, build_train_loader, locate
+from effdet.data import CocoDataset, TrainTransform, build_train_loader, locate_split, read_split
 from effdet.losses import DetectionLoss
 from effdet.models import build_model
 from effdet.precision import build_scaler
@@ -24,8 +24,9 @@ from effdet.training import Trainer, build_optimizer, build_schedule
 def main(data: str, global_batch: int, output: str) -> None:
     """Compute and write."""
     config = model_config("efficientdet_d0", image_size=(96, 96), num_classes=2)
+    files = locate_split(data, "train")
     loader = build_train_loader(
-        CocoDataset(*locate(data, "train")),
+        CocoDataset(read_split(files), files.images),
         TrainTransform(config.image_size, config.mean, config.std),
         batch_size=global_batch // distributed.world_size(),
         seed=3,

@@ -3,10 +3,11 @@
 
 from effdet.annotations.classes import Renamed, check_classes
 from effdet.annotations.faults import KINDS, AnnotationError, Fault, Faults
-from effdet.annotations.image_files import check_image_files, fault_of_name
+from effdet.annotations.image_files import FileLooker, check_image_files, fault_of_name
 from effdet.annotations.references import some
 from effdet.annotations.repairs import fit_boxes, refuse_repairs, scorable
 from effdet.annotations.results import collect_results, read_results
+from effdet.annotations.salvage import salvage_annotations
 from effdet.annotations.table import (
     AnnotationTable,
     Names,
@@ -21,6 +22,7 @@ __all__ = [
     "AnnotationTable",
     "Fault",
     "Faults",
+    "FileLooker",
     "Names",
     "Renamed",
     "Source",
@@ -33,6 +35,7 @@ __all__ = [
     "read_annotations",
     "read_results",
     "refuse_repairs",
+    "salvage_annotations",
     "scorable",
     "some",
 ]

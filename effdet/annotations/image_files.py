@@ -4,7 +4,7 @@
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from effdet.annotations.faults import Fault, Faults
@@ -63,6 +63,7 @@ def check_image_files(
     faults: Faults,
     *,
     follow_links: bool,
+    place: Callable[[int], str] = "images[{}].file_name".format,
 ) -> None:
     """Refuse names that leave ``folder`` and files that are not there.
 
@@ -75,9 +76,10 @@ def check_image_files(
         folder: the image folder.
         faults: collects.
         follow_links: let links lead out of the folder.
+        place: where a name stands.
     """
     wrong: dict[str, list[tuple[int, str]]] = {"file-name": [], "missing-file": [], "link": []}
-    look = _Looker(folder, follow_links)
+    look = FileLooker(folder, follow_links)
     for index, name in enumerate(names):
         reason = fault_of_name(name)
         kind = "file-name" if reason else ""
@@ -96,7 +98,7 @@ def check_image_files(
         def describe(index: int, kind: str = kind, reasons: dict[int, str] = reasons) -> Fault:
             return Fault(
                 kind=kind,
-                place=f"images[{index}].file_name",
+                place=place(index),
                 expected=expected[kind],
                 found=f"{reasons[index]}: {shown(names[index])}",
                 image_id=int(image_ids[index]),
@@ -105,8 +107,13 @@ def check_image_files(
         faults.add_rows(reasons, describe)
 
 
-class _Looker:
-    """Looks files up in listings of their folders: one call a folder, not one a file."""
+class FileLooker:
+    """Looks files up in listings of their folders: one call a folder, not one a file.
+
+    Args:
+        folder: names are relative to it.
+        follow_links: let links lead out of it.
+    """
 
     def __init__(self, folder: Path, follow_links: bool) -> None:
         self._folder, self._follow_links = folder, follow_links

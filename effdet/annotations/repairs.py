@@ -101,7 +101,7 @@ def _describe(table: AnnotationTable, kind: str, row: int) -> Fault:
     found = f"[{box}]" + (f" in {width} x {height}" if width else "")
     return Fault(
         kind=kind,
-        place=f"annotations[{row}].{_KEYS.get(kind, 'bbox')}",
+        place=table.place(row, _KEYS.get(kind, "bbox")),
         expected=_EXPECTED[kind],
         found="nothing" if kind in _KEYS else found,
         row_id=None if table.ids[row] == NO_ID else int(table.ids[row]),

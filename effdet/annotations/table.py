@@ -76,6 +76,7 @@ class AnnotationTable:
         crowd: ``[M]``, which are crowd regions; without ``iscrowd`` none is.
         filled: kind of fault -> rows whose missing field was filled in.
         mended: values of another type, such as ``1.0`` for 1, in any section.
+        where: says where an annotation stands, in formats other than JSON.
     """
 
     name: str
@@ -92,6 +93,11 @@ class AnnotationTable:
     crowd: NDArray[np.bool_]
     filled: dict[str, NDArray[np.int64]]
     mended: Faults
+    where: Callable[[int], str] | None = None
+
+    def place(self, row: int, key: str) -> str:
+        """Where a field of an annotation stands, for messages."""
+        return f"annotations[{row}].{key}" if self.where is None else self.where(row)
 
     def class_map(self) -> ClassMap:
         """The classes: the categories in rising order of their ids."""
@@ -128,24 +134,32 @@ def collect_annotations(
     Raises:
         AnnotationError: where there is no such file, it cannot be read, or its faults are too many.
     """
-    name = "ground truth" if isinstance(source, Mapping) else str(source)
-    faults = Faults(name)
+    faults = Faults(name_of_source(source))
+    return collect(read_sections(source, faults, with_images=with_images), faults), faults
+
+
+def name_of_source(source: Source) -> str:
+    """How messages call an annotation file, or its content."""
+    return "ground truth" if isinstance(source, Mapping) else str(source)
+
+
+def read_sections(source: Source, faults: Faults, *, with_images: bool = True) -> "Sections":
+    """The lists of an annotation file; what is wrong with single rows goes to ``faults``."""
     if isinstance(source, Mapping):
         sections = Sections(faults, with_images)
         sections.read_value(source)
-    else:
-        make = functools.partial(Sections, faults, with_images)
-        sections = read_file(source, "annotation file", faults, make)
-    return collect(sections, faults), faults
+        return sections
+    make = functools.partial(Sections, faults, with_images)
+    return read_file(source, "annotation file", faults, make)
 
 
 def collect(sections: "Sections", faults: Faults) -> AnnotationTable | None:
     """The table of what was read, after the checks that no row can be put to alone."""
     columns = sections.columns()
-    _check_between(columns, sections.seen, faults)
+    check_between(columns, sections.seen, faults)
     for found in (faults, sections.mended):
-        found.name_images(_image_names(columns["images"]))
-    return None if len(faults) else _table(faults.file, columns, sections.mended)
+        found.name_images(image_names(columns["images"]))
+    return None if len(faults) else make_table(faults.file, columns, sections.mended)
 
 
 class Sections:
@@ -213,7 +227,7 @@ class Sections:
                 self._faults.add("section", key, "a list", "no such key")
 
 
-def _check_between(columns: dict[str, Columns], seen: set[str], faults: Faults) -> None:
+def check_between(columns: dict[str, Columns], seen: set[str], faults: Faults) -> None:
     """What no row shows alone: empty sections, ids used twice, and ids that nothing has.
 
     What references point at becomes a column of its own.
@@ -235,7 +249,7 @@ def _check_between(columns: dict[str, Columns], seen: set[str], faults: Faults) 
             rows_of[f"{key} position"] = positions
 
 
-def _image_names(columns: Columns) -> Callable[[int], str | None]:
+def image_names(columns: Columns) -> Callable[[int], str | None]:
     """Finds an image's file name by its id."""
     names = columns["file_name"]
 
@@ -246,7 +260,8 @@ def _image_names(columns: Columns) -> Callable[[int], str | None]:
     return name_of
 
 
-def _table(name: str, columns: dict[str, Columns], mended: Faults) -> AnnotationTable:
+def make_table(name: str, columns: dict[str, Columns], mended: Faults) -> AnnotationTable:
+    """The table of columns in which nothing is wrong."""
     images, found, classes = (columns[section] for section in SECTIONS)
     boxes, areas = found["bbox"], found["area"]
     filled = {

@@ -2,9 +2,10 @@
 """From annotated images on disk to batches."""
 
 from effdet.data.coco import CocoDataset, DataReport
+from effdet.data.formats import SplitFiles, collect_split, read_split
 from effdet.data.images import decode_image
 from effdet.data.loader import Loader, build_eval_loader, build_train_loader
-from effdet.data.locate import locate, locate_split
+from effdet.data.locate import find_splits, locate_split
 from effdet.data.shapes import ensure_shapes, resolve_data
 from effdet.data.sizes import ImageSizes
 from effdet.data.transforms import EvalTransform, TrainTransform, letterbox
@@ -15,13 +16,16 @@ __all__ = [
     "EvalTransform",
     "ImageSizes",
     "Loader",
+    "SplitFiles",
     "TrainTransform",
     "build_eval_loader",
     "build_train_loader",
+    "collect_split",
     "decode_image",
     "ensure_shapes",
+    "find_splits",
     "letterbox",
-    "locate",
     "locate_split",
+    "read_split",
     "resolve_data",
 ]

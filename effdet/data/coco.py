@@ -5,12 +5,13 @@ COCO's category ids and ``[x, y, width, height]`` boxes end here; behind this fi
 indices and xyxy boxes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from effdet.annotations import (
@@ -46,6 +47,7 @@ class DataReport:
         no_id, no_area, no_iscrowd: annotations without such a field: numbered, given the area of
             their box, taken for no crowd.
         whole_float, bool_iscrowd: values of another type that were read as the number they mean.
+        polygons: outlines of which the box around was taken.
     """
 
     images: int
@@ -61,6 +63,7 @@ class DataReport:
     no_iscrowd: int = 0
     whole_float: int = 0
     bool_iscrowd: int = 0
+    polygons: int = 0
 
     @property
     def dropped(self) -> int:
@@ -82,12 +85,33 @@ class DataReport:
             text += f"; whole numbers with a point: {self.whole_float}"
         if self.bool_iscrowd:
             text += f"; iscrowd of true or false: {self.bool_iscrowd}"
+        if self.polygons:
+            text += f"; boxes around polygons: {self.polygons}"
         if self.renamed:
             pairs = [f"{i} ({shown(here)} for {shown(there)})" for i, here, there in self.renamed]
             text += (
                 f"; {len(pairs)} category ids named otherwise than in the class map: {some(pairs)}"
             )
         return text
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BoxColumns:
+    """All ``M`` boxes of a data set of ``N`` images, in the order of the images.
+
+    Attributes:
+        boxes: ``[M, 4]`` float32 xyxy in pixels.
+        labels: ``[M]`` int64 class indices.
+        crowd: ``[M]`` bool, which are crowd regions.
+        image_index: ``[M]`` index of the image.
+        sizes: ``[N, 2]`` (height, width) of the images.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    crowd: Tensor
+    image_index: NDArray[np.int64]
+    sizes: NDArray[np.int64]
 
 
 class CocoDataset:
@@ -169,6 +193,7 @@ class CocoDataset:
             **{kind.replace("-", "_"): len(rows) for kind, rows in table.filled.items()},
             whole_float=table.mended.counts["whole-float"],
             bool_iscrowd=table.mended.counts["bool-iscrowd"],
+            polygons=table.mended.counts["polygon"],
         )
 
     def __len__(self) -> int:
@@ -209,6 +234,21 @@ class CocoDataset:
             scale=1.0,
             size=(height, width),
         )
+
+    def columns(self) -> BoxColumns:
+        """All boxes at once; they are the set's own and must not be changed."""
+        return BoxColumns(
+            boxes=self._boxes,
+            labels=self._labels,
+            crowd=self._crowd,
+            image_index=np.repeat(np.arange(len(self)), np.diff(self._offsets)),
+            sizes=self._sizes,
+        )
+
+    @property
+    def file_names(self) -> Sequence[str]:
+        """The file name of each image, relative to ``images``."""
+        return self._names
 
     def require_boxes(self) -> None:
         """Refuse a set without a single box.

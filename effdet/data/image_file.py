@@ -71,6 +71,21 @@ _END_OF_IMAGE, _START_OF_SCAN = 0xD9, 0xDA
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 
 
+def is_cut_off(content: bytes) -> bool:
+    """Whether an image file lacks its end, by what its format says of where that is."""
+    if content.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" not in content[content.rfind(b"\xff\xda") :]
+    if content.startswith(b"\x89PNG"):
+        return b"IEND" not in content[-1024:]
+    if content.startswith(b"GIF8"):
+        return not content.rstrip(b"\0").endswith(b";")
+    if content.startswith(b"RIFF"):
+        return len(content) < 8 + int.from_bytes(content[4:8], "little")
+    if content.startswith(b"BM"):
+        return len(content) < int.from_bytes(content[2:6], "little")
+    return False
+
+
 def kind_of(content: bytes) -> str:
     """What a file is that is none of the formats, for an error message."""
     if not content:

@@ -8,15 +8,25 @@ it; none may hang, take memory that its size in pixels does not ask for, or end 
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from effdet.data.image_file import FORMATS, MeteredFile, count_scans, kind_of, name_of, read_file
+from effdet.data.image_file import (
+    FORMATS,
+    MAX_BYTES,
+    MeteredFile,
+    count_scans,
+    kind_of,
+    name_of,
+    read_file,
+)
 from effdet.data.pixels import image_to_tensor
+from effdet.data.stored_image import Size, StoredImage, size_of, turn_upright, turned
 from effdet.errors import DataError, one_line
+from effdet.regular_file import open_regular
 from effdet.settings import MAX_PIXELS
 
 MAX_SCANS = 200
@@ -24,8 +34,6 @@ MAX_SCANS = 200
 
 _ORIENTATION_TAG = 0x0112
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF
-
-Size = tuple[int, int]
 
 Note = Callable[[str], object]
 """Takes a line about an image that was decoded: what of the file the pixels do not show."""
@@ -56,8 +64,14 @@ def decode_image(
         DataError: for a file that is missing, damaged, too large or of another kind, with its path
             and the reason.
     """
-    image, orientation = _open(path, max_pixels, note)
-    return _upright(image, orientation)
+    return decode_content(read_file(path), name_of(path), max_pixels, note=note)
+
+
+def decode_content(
+    content: bytes, name: str, max_pixels: int = MAX_PIXELS, *, note: Note = ignore_notes
+) -> Tensor:
+    """As :func:`decode_image`, of a file's content, which messages call ``name``."""
+    return _open(content, name, max_pixels, note).upright()
 
 
 def decode_annotated(
@@ -84,11 +98,12 @@ def decode_annotated(
     Raises:
         DataError: as :func:`decode_image`, and where no orientation has the recorded size.
     """
-    image, orientation = _open(path, max_pixels, note)
-    upright = _turned(_size_of(image), orientation)
+    stored = _open(read_file(path), name_of(path), max_pixels, note)
+    image, orientation = stored.pixels, stored.orientation
+    upright = turned(size_of(image), orientation)
     if size == upright:
-        return _upright(image, orientation)
-    if size == _size_of(image):
+        return turn_upright(image, orientation)
+    if size == size_of(image):
         return image
     raise DataError(
         f"{name_of(path)}: the image is {upright[1]} x {upright[0]} (width x height) but the "
@@ -96,30 +111,73 @@ def decode_annotated(
     )
 
 
-def _open(path: str | Path, max_pixels: int, note: Note) -> tuple[Tensor, int]:
-    """The stored pixels, ``[3, H, W]`` uint8 RGB, and the EXIF orientation still to be applied."""
-    content = read_file(path)
+def inspect_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> StoredImage:
+    """An image file and what is in its header; arguments and errors as :func:`decode_image`."""
+    return _open(read_file(path), name_of(path), max_pixels, ignore_notes)
+
+
+def _open(content: bytes, name: str, max_pixels: int, note: Note) -> StoredImage:
+    """The stored pixels, and what else is known of them."""
+    with _pillow_image(name, content, max_pixels) as image:
+        _check_header(image, content, max_pixels)
+        mode = image.mode
+        image.load()
+        _check_size(*image.size, max_pixels)  # of what was in fact decoded
+        if has_more := _has_more(image):
+            note(f"{name}: the first image of several in this {image.format} was taken")
+        return StoredImage(
+            pixels=image_to_tensor(image),
+            # After load(): Pillow turns TIFF files itself and then removes the tag.
+            orientation=_orientation(image),
+            mode=mode,
+            has_more=has_more,
+            content=content,
+        )
+
+
+def read_size(path: str | Path) -> Size:
+    """``(height, width)`` of an image the right way up, from its header: no pixel is decoded.
+
+    Raises:
+        DataError: as :func:`decode_image`, where the header says as much.
+    """
+    with open_regular(path, "image file", DataError, MAX_BYTES) as file:
+        start = file.read(_JPEG_HEAD)
+        if start.startswith(b"\xff\xd8\xff"):
+            with suppress(DataError):  # the head is longer, or something is wrong with it
+                return _size_in(path, start)
+        return _size_in(path, start + file.read(MAX_BYTES))
+
+
+def _size_in(path: str | Path, content: bytes) -> Size:
+    with _pillow_image(name_of(path), content, MAX_PIXELS) as image:
+        size = image.height, image.width
+        if image.format == "TIFF" or not any(word in content for word in _EXIF_SIGNS):
+            return size  # Pillow gives the size of a TIFF file as it will turn it
+        return turned(size, _orientation(image))
+
+
+_JPEG_HEAD = 1 << 16
+"""Bytes in which a JPEG mostly says its size and how it is turned."""
+
+_EXIF_SIGNS = (b"Exif\0\0", b"eXIf", b"EXIF", b"Raw profile type exif")
+"""In JPEG, PNG and WebP; looking for the block of a PNG file without one decodes it."""
+
+
+@contextmanager
+def _pillow_image(name: str, content: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """The image in ``content``; whatever Pillow raises is a DataError that begins with ``name``."""
     try:
         with _silent_pillow(), Image.open(MeteredFile(content), formats=FORMATS) as image:
-            _check_header(image, content, max_pixels)
-            image.load()
-            _check_size(*image.size, max_pixels)  # of what was in fact decoded
-            pixels = image_to_tensor(image)
-            # After load(): Pillow turns TIFF files itself and then removes the tag.
-            orientation = _orientation(image)
-            if _has_more(image):
-                note(
-                    f"{name_of(path)}: the first image of several in this {image.format} was taken"
-                )
-            return pixels, orientation
+            yield image
     except UnidentifiedImageError as error:
-        raise DataError(f"{name_of(path)}: {kind_of(content)}") from error
+        raise DataError(f"{name}: {kind_of(content)}") from error
     except Image.DecompressionBombError as error:
         reason = f"more than --max-pixels {max_pixels}: {one_line(error)}"
-        raise DataError(f"{name_of(path)}: cannot decode the image: {reason}") from error
+        raise DataError(f"{name}: cannot decode the image: {reason}") from error
     except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them raise
         reason = one_line(error) or type(error).__name__
-        raise DataError(f"{name_of(path)}: cannot decode the image: {reason}") from error
+        raise DataError(f"{name}: cannot decode the image: {reason}") from error
 
 
 def _check_header(image: Image.Image, content: bytes, max_pixels: int) -> None:
@@ -158,29 +216,6 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # damaged EXIF must not cost an image whose pixels are sound
         return 1
-
-
-def _size_of(image: Tensor) -> Size:
-    return image.shape[1], image.shape[2]
-
-
-def _turned(size: Size, orientation: int) -> Size:
-    return (size[1], size[0]) if orientation in _TRANSPOSED else size
-
-
-def _upright(image: Tensor, orientation: int) -> Tensor:
-    """``[3, H, W]`` turned as EXIF says, again with the channels of a pixel as neighbours."""
-    if orientation not in _TRANSPOSED | _FLIPPED.keys():
-        return image
-    rows = image.permute(1, 2, 0)
-    if orientation in _TRANSPOSED:
-        rows = rows.transpose(0, 1)
-    return rows.flip(_FLIPPED[orientation]).contiguous().permute(2, 0, 1)
-
-
-_TRANSPOSED = {5, 6, 7, 8}
-_FLIPPED = {2: [1], 3: [0, 1], 4: [0], 5: [], 6: [1], 7: [0, 1], 8: [0]}
-"""Axes, height and width, of which the order is reversed; after the transposition."""
 
 
 class _Silence:

@@ -1,27 +1,65 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the files of a data set in COCO's layout are."""
+"""Where the files of a data set are, of any format."""
 
-import glob
+from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
+from effdet.data.formats import SplitFiles, coco, csv, voc, yolo
+from effdet.data.formats.split import TITLES, Format, contents, listed, our_word
 from effdet.data.shapes import resolve_data
-from effdet.errors import DataError
+from effdet.errors import DataError, UsageError, printable
+
+__all__ = ["SplitFiles", "find_splits", "locate_split"]
 
 
-def locate(
-    data_dir: str | Path | None,
+class Finder(Protocol):
+    """What knows where the files of a format are: a module of ``effdet.data.formats``."""
+
+    LOOKED_FOR: str
+
+    def sign(self, folder: Path) -> Path | None:
+        """A file that shows that the folder is of this format."""
+
+    def find(self, folder: Path) -> dict[str, SplitFiles]:
+        """All splits by our words for them."""
+
+
+FORMATS: dict[Format, Finder] = {"coco": coco, "voc": voc, "yolo": yolo, "csv": csv}
+
+
+def find_splits(data: str | Path) -> dict[str, SplitFiles]:
+    """All splits of a data folder, by our words for them; the format shows in what is there.
+
+    VOC's ``trainval`` is left out where there are both, and found by its name alone.
+
+    Args:
+        data: the folder, the ``data.yaml`` of a YOLO data set, or the name of the built-in set.
+
+    Raises:
+        DataError: where nothing is found, saying what was looked for, or two formats are.
+    """
+    if _is_data_file(data):
+        return yolo.find_in(Path(data))
+    folder = resolve_data(data)
+    found = FORMATS[find_format(folder)].find(folder)
+    if "train" in found and "val" in found:
+        found.pop("trainval", None)  # which joins them
+    return found
+
+
+def locate_split(
+    data: str | Path | None,
     split: str,
     annotations: str | Path | None = None,
     images: str | Path | None = None,
-) -> tuple[Path, Path]:
-    """The annotation file and the image folder of a split.
+) -> SplitFiles:
+    """One split of a data folder, or of explicit paths.
 
-    Without explicit paths: ``annotations/instances_{split}*.json``, and images in the folder named
-    like the rest of that file's name (``instances_train2017.json``: ``train2017/``), in
-    ``{split}/`` or in ``images/``.
+    The built-in set is drawn only where something of it is needed.
 
     Args:
-        data_dir: the data folder; may be None where both paths are given.
+        data: as for :func:`find_splits`; not looked at where both paths are given.
         split: such as ``train`` or ``val``.
         annotations: explicit annotation file.
         images: explicit image folder.
@@ -29,60 +67,107 @@ def locate(
     Raises:
         DataError: where something is missing or ambiguous: what was looked for, what is there.
     """
-    if data_dir is None and (annotations is None or images is None):
+    if data is None and (annotations is None or images is None):
         raise DataError("a data folder is needed, or both an annotation file and an image folder")
-    folder = Path(data_dir) if data_dir is not None else Path()
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such data folder")
-    file = Path(annotations) if annotations is not None else _find_annotations(folder, split)
-    if not file.is_file():
-        raise DataError(f"{file}: no such annotation file")
-    image_dir = Path(images) if images is not None else _find_images(folder, split, file)
-    if not image_dir.is_dir():
-        raise DataError(f"{image_dir}: no such image folder")
-    return file, image_dir
+    if annotations is None:
+        assert data is not None
+        found = _split_of(data, split)
+    else:
+        found = _explicit(data, split, Path(annotations), None if images is None else Path(images))
+    if images is not None:
+        if found.format == "yolo":
+            raise UsageError(
+                f"{found.annotations}: names the folders of its images itself; leave the image "
+                "folder out"
+            )
+        found = replace(found, images=Path(images))
+    if not found.images.is_dir():
+        raise DataError(f"{found.images}: no such image folder")
+    return found
 
 
-def locate_split(
-    data: str | Path, split: str, annotations: str | None, images: str | None
-) -> tuple[Path, Path]:
-    """:func:`locate` for a program's ``--data``, which may name the built-in set.
+def find_format(folder: Path) -> Format:
+    """The format of a data folder.
 
-    That set is drawn only where something of it is needed.
+    Raises:
+        DataError: where nothing is found, saying what was looked for, or two formats are.
     """
-    explicit = annotations is not None and images is not None
-    return locate(None if explicit else resolve_data(data), split, annotations, images)
+    signs = _signs(folder)
+    if not signs:
+        wanted = "; ".join(f"{TITLES[name]}: {FORMATS[name].LOOKED_FOR}" for name in FORMATS)
+        raise DataError(
+            f"{printable(str(folder))}: no annotations found (looked for {wanted}); "
+            f"{contents(folder)}{_deeper(folder)}"
+        )
+    if len(signs) > 1:
+        both = " and ".join(
+            f"{TITLES[name]} ({printable(str(path.relative_to(folder)))})"
+            for name, path in signs.items()
+        )
+        raise DataError(
+            f"{printable(str(folder))}: expected annotations of one format, found {both}; move "
+            "those that are not to be used elsewhere, or name the annotation files themselves"
+        )
+    return next(iter(signs))
 
 
-def _find_annotations(folder: Path, split: str) -> Path:
+def _signs(folder: Path) -> dict[Format, Path]:
+    """What shows that a folder is of a format, by format."""
+    return {name: path for name in FORMATS if (path := FORMATS[name].sign(folder)) is not None}
+
+
+def _deeper(folder: Path) -> str:
+    """The end of an error message: a folder below that holds a data set, as archives have them."""
+    for pattern in ("*", "*/*"):
+        for path in sorted(folder.glob(pattern))[:MOST_LOOKED_AT]:
+            if path.is_dir() and _signs(path):
+                return f"; did you mean {printable(str(path))}?"
+    return ""
+
+
+MOST_LOOKED_AT = 20
+"""Folders below one without a data set in which one is looked for."""
+
+
+def _split_of(data: str | Path, split: str) -> SplitFiles:
     if not split:
         raise DataError("the split's name is empty; give one such as train or val")
-    wanted = folder / "annotations" / f"instances_{glob.escape(split)}*.json"
-    exact = folder / "annotations" / f"instances_{split}.json"
-    found = sorted(wanted.parent.glob(wanted.name))
-    if exact in found:
-        return exact
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise DataError(f"{wanted}: several files fit ({names}); name the split in full")
-    if not found:
-        raise DataError(f"{wanted}: no such annotation file; {_contents(wanted.parent)}")
-    return found[0]
+    if _is_data_file(data):
+        splits = yolo.find_in(Path(data))
+    else:
+        folder = resolve_data(data)
+        kind = find_format(folder)
+        if kind == "coco":
+            return coco.find_split(folder, split)
+        splits = FORMATS[kind].find(folder)
+    if (ours := our_word(split)) in splits:
+        return splits[ours]
+    titles = {TITLES[files.format] for files in splits.values()}
+    there = (
+        f"the data set ({', '.join(titles)}) has {listed(splits)}" if splits else "there is none"
+    )
+    text = f"{printable(str(data))}: no split {printable(split)!r}; {there}"
+    raise DataError(text + (ADVICE if list(splits) == ["train"] else ""))
 
 
-def _find_images(folder: Path, split: str, annotations: Path) -> Path:
-    names = [annotations.stem.removeprefix("instances_"), split, "images"]
-    for name in names:
-        if (folder / name).is_dir():
-            return folder / name
-    wanted = ", ".join(f"{name}/" for name in dict.fromkeys(names))
-    raise DataError(f"{folder}: no image folder ({wanted}); {_contents(folder)}")
+ADVICE = "; effdet convert-data DATA OUTPUT --to coco --val-share 0.2 sets images apart"
 
 
-def _contents(folder: Path) -> str:
-    """What is in ``folder``, for the end of an error message."""
-    if not folder.is_dir():
-        return f"there is no folder {folder}"
-    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
-    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    return f"the folder holds {shown or 'nothing'}"
+def _is_data_file(data: str | Path) -> bool:
+    return Path(data).suffix.lower() in (".yaml", ".yml") and Path(data).is_file()
+
+
+def _explicit(
+    data: str | Path | None, split: str, annotations: Path, images: Path | None
+) -> SplitFiles:
+    if not annotations.is_file():
+        raise DataError(f"{annotations}: no such annotation file")
+    is_csv = annotations.suffix.lower() == ".csv"
+    if images is None:
+        assert data is not None
+        folder = resolve_data(data)
+        find = csv.image_folder if is_csv else coco.find_images
+        images = find(folder, split, annotations)
+    name = our_word(split)
+    kind: Format = "csv" if is_csv else "coco"
+    return SplitFiles(format=kind, name=name, annotations=annotations, images=images)

@@ -3,21 +3,19 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Literal
 
 from effdet.config import Padding
 from effdet.errors import UsageError
 from effdet.flags import option
 from effdet.settings.data import DataConfig
-from effdet.settings.postprocess import FOR_PEOPLE, PostprocessConfig
+from effdet.settings.postprocess import PostprocessConfig
 from effdet.settings.values import (
-    MAX_PIXELS,
-    NMS,
     AmpDtype,
     Evaluator,
     require,
     require_amp,
     require_input,
-    require_pixels,
 )
 
 
@@ -25,13 +23,18 @@ from effdet.settings.values import (
 class ValidateConfig(DataConfig, PostprocessConfig):
     """Settings of ``validate.py``."""
 
-    data: str = option("shapes", help="data folder in COCO layout, or 'shapes': the built-in set")
-    split: str = option("val", help="split to validate on: instances_{split}*.json")
-    annotations: str | None = option(None, help="COCO JSON file instead of --split's")
+    data: str = option(
+        "shapes", help="data folder: COCO, VOC, YOLO or CSV; or 'shapes': the built-in set"
+    )
+    split: str = option("val", help="split to validate on")
+    annotations: str | None = option(None, help="COCO JSON or CSV file instead of --split's")
     images: str | None = option(None, help="folder of the images")
     weights: str | None = option(None, help="weights to validate: a file, or a public name")
     predictions: str | None = option(None, help="COCO results file to score instead of a model")
     use_ema: bool = option(True, help="validate the averaged weights where the file has them")
+    trust_code: bool = option(
+        False, help="run weights that are code: a .pt2 of effdet export that you trust"
+    )
     image_size: tuple[int, ...] | None = option(None, help="input pixels: side, or height width")
     batch_size: int = option(8, help="images a process and step")
     amp: bool = option(False, help="mixed precision: float16 on CUDA, bfloat16 on CPU")
@@ -71,32 +74,6 @@ class ValidateConfig(DataConfig, PostprocessConfig):
             if field.name not in used and getattr(self, field.name) != field.default:
                 flag = field.name.replace("_", "-")
                 raise UsageError(f"--{flag} does nothing with --predictions; leave it out")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictConfig(PostprocessConfig):
-    """Settings of ``effdet predict``: fewer and surer boxes than validation wants."""
-
-    source: tuple[str, ...] = option(help="images, folders or globs", positional=True)
-    weights: str = option(help="weights of the detector: a file, or a public name")
-    output: str = option(help="folder to create for pictures and predictions.json")
-    classes: tuple[str, ...] = option((), help="names of the only classes to find (default: all)")
-    use_ema: bool = option(True, help="use the averaged weights where the file has them")
-    batch_size: int = option(8, help="images that go through the model at once")
-    max_pixels: int = option(
-        MAX_PIXELS, help="pixels of an image; one with more is refused before decoding"
-    )
-    device: str | None = option(None, help="cpu, cuda or cuda:N (default: a GPU if there is one)")
-    nms: NMS = option(FOR_PEOPLE.nms, help="suppression of overlapping boxes of one class")
-    score_threshold: float = option(
-        FOR_PEOPLE.score_threshold, help="detections scored at or below this are left out"
-    )
-    clip_boxes: bool = option(FOR_PEOPLE.clip_boxes, help="clip boxes to the image")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self, ("batch_size",), lambda v: v > 0, "above 0")
-        require_pixels(self.max_pixels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,13 +132,25 @@ class InfoConfig:
             raise UsageError("give FILES or --build, not both")
 
 
+DatasetPart = Literal["train", "val", "annotations"]
+DATASET = "coco2017"
+
+
 @dataclass(frozen=True, kw_only=True)
 class DownloadConfig:
     """Settings of ``effdet download``."""
 
-    names: tuple[str, ...] = option((), help="public releases to fetch", positional=True)
+    names: tuple[str, ...] = option(
+        (), help="public releases of weights to fetch, or coco2017: the data set", positional=True
+    )
     list: bool = option(False, help="list the public releases")
+    output: str | None = option(None, help="folder for coco2017 (default: coco2017)")
+    parts: tuple[DatasetPart, ...] = option(
+        (), help="parts of coco2017: train (20 GB), val, annotations (default: all)"
+    )
 
     def __post_init__(self) -> None:
         if not self.names and not self.list:
-            raise UsageError("give NAMES of public releases, or --list to see them")
+            raise UsageError("give NAMES of public releases, coco2017, or --list to see them")
+        if DATASET not in self.names and (self.output is not None or self.parts):
+            raise UsageError(f"--output and --parts are for {DATASET}; weights go to the cache")

@@ -19,9 +19,9 @@ from effdet.cache import ADVICE, cache_folder
 from effdet.config import IMAGENET_MEAN
 from effdet.errors import UsageError, WeightsError, nearest
 from effdet.files import FolderLock, WriteError, megabytes, replace_text, write_error
+from effdet.web import UnreachableError, copy_url, forget, say
 from effdet.weights.digest import sha256_of
 from effdet.weights.releases import RELEASES, Release, release_of_file
-from effdet.weights.web import UnreachableError, copy_url, forget, say
 
 _SUFFIXES = {
     ".pt", ".pth", ".tar", ".bin", ".ckpt", ".safetensors", ".h5", ".hdf5", ".keras", ".index",

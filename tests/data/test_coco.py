@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from PIL import Image
 
 from effdet.annotations import Names
-from effdet.data import CocoDataset, DataReport, locate
+from effdet.data import CocoDataset, DataReport
 from effdet.errors import DataError
 from effdet.structures import ClassMap
 from tests.data.conftest import Content, annotation
@@ -94,6 +93,7 @@ def test_boxes_are_clipped_or_dropped_and_counted(make: Make, content: Content) 
         "no_iscrowd": 6,
         "whole_float": 0,
         "bool_iscrowd": 0,
+        "polygons": 0,
     }
 
 
@@ -190,72 +190,3 @@ def test_an_image_of_another_size_is_refused_when_loaded(
     Image.new("RGB", (41, 30)).save(tmp_path / "train" / "a.png")
     with pytest.raises(DataError, match=r"a.png: the image is 41 x 30 .* records 40 x 30"):
         coco.load(0)
-
-
-# Where files are found.
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "annotations").mkdir()
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("file", "images", "split"),
-    [
-        ("instances_train2017.json", "train2017", "train"),
-        ("instances_train2017.json", "train2017", "train2017"),
-        ("instances_train2017.json", "train", "train"),
-        ("instances_val.json", "val", "val"),
-        ("instances_val.json", "images", "val"),
-    ],
-)
-def test_standard_layouts_are_found(folder: Path, file: str, images: str, split: str) -> None:
-    (folder / "annotations" / file).write_text("{}")
-    (folder / images).mkdir()
-    assert locate(folder, split) == (folder / "annotations" / file, folder / images)
-
-
-def test_the_exact_name_wins_and_else_two_are_too_many(folder: Path) -> None:
-    for name in ("train2014", "train2017"):
-        (folder / "annotations" / f"instances_{name}.json").write_text("{}")
-        (folder / name).mkdir()
-    assert locate(folder, "train2014")[1] == folder / "train2014"
-    both = r"several files fit \(instances_train2014.json, instances_train2017.json\)"
-    with pytest.raises(DataError, match=both):
-        locate(folder, "train")
-
-
-def test_explicit_paths_win(folder: Path) -> None:
-    (folder / "mine.json").write_text("{}")
-    (folder / "pictures").mkdir()
-    paths = (folder / "mine.json", folder / "pictures")
-    assert locate(None, "train", *paths) == paths
-    assert locate(folder, "train", *map(os.fspath, paths)) == paths
-
-
-def test_what_is_missing_is_named_with_what_is_there(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"instances_val\*.json: .*; the folder holds nothing"):
-        locate(folder, "val")
-    (folder / "annotations" / "instances_val.json").write_text("{}")
-    with pytest.raises(
-        DataError, match=r"no image folder \(val/, images/\); the folder holds annotations/$"
-    ):
-        locate(folder, "val")
-    (folder / "val").mkdir()
-    with pytest.raises(DataError, match=r"no such .*; the folder holds instances_val.json$"):
-        locate(folder, "train")
-
-
-def test_missing_folders_and_files_are_named(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere: no such data folder"):
-        locate(folder / "nowhere", "train")
-    (folder / "empty").mkdir()
-    with pytest.raises(DataError, match=r"there is no folder .*annotations$"):
-        locate(folder / "empty", "train")
-    with pytest.raises(DataError, match=r"x.json: no such annotation file"):
-        locate(folder, "train", annotations=folder / "x.json")
-    (folder / "x.json").write_text("{}")
-    with pytest.raises(DataError, match=r"x: no such image folder"):
-        locate(folder, "train", annotations=folder / "x.json", images=folder / "x")
-    with pytest.raises(DataError, match="a data folder is needed, or both"):
-        locate(None, "train", annotations=folder / "x.json")

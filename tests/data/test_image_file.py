@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from effdet.data import image_file
-from effdet.data.image_file import count_scans
+from effdet.data.image_file import count_scans, is_cut_off
 from effdet.data.images import MAX_SCANS, decode_annotated, decode_image
 from effdet.errors import DataError
 
@@ -291,3 +291,19 @@ def test_threads_decode_at_once_and_leave_the_warnings_as_they_were(tmp_path: Pa
 
 def test_the_limits_are_those_that_are_documented() -> None:
     assert (image_file.MAX_BYTES, image_file.MAX_READS) == (200_000_000, 300_000)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP"])
+def test_a_file_without_its_end_is_known_by_what_its_format_says(kind: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    whole = file.getvalue()
+    assert not is_cut_off(whole)
+    for share in (0.3, 0.9):
+        assert is_cut_off(whole[: int(share * len(whole))])
+
+
+def test_other_files_are_not_called_cut_off() -> None:
+    assert not is_cut_off(b"")
+    assert not is_cut_off(b"P6 1 1 255")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from effdet.data.images import decode_annotated, decode_image
+from effdet.data.images import decode_annotated, decode_image, inspect_image, read_size
 from effdet.data.pixels import TRANSPARENT_BACKGROUND
 from effdet.errors import DataError
 
@@ -157,3 +157,48 @@ def test_truncated_file_is_refused_in_one_line(tmp_path: Path, suffix: str) -> N
     ) as caught:
         decode_image(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("orientation", [None, 1, 3, 6, 8])
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif", "bmp", "gif"])
+def test_a_size_read_from_the_header_is_that_of_the_upright_image(
+    tmp_path: Path, kind: str, orientation: int | None
+) -> None:
+    path = tmp_path / f"a.{kind}"
+    image = Image.new("RGB", (30, 20))
+    if orientation is None or kind in ("bmp", "gif"):
+        image.save(path)
+    else:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        image.save(path, exif=exif)
+    size = decode_image(path).shape[1:]
+    assert read_size(path) == tuple(size)
+    assert size == ((30, 20) if orientation in (6, 8) and kind not in ("bmp", "gif") else (20, 30))
+
+
+def test_a_size_behind_a_long_head_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (30, 20)).save(path, icc_profile=bytes(200_000))
+    assert read_size(path) == (20, 30)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DataError, match=r"a.jpg: "):
+        read_size(path)
+
+
+def test_an_inspected_image_is_as_stored_and_knows_how_it_is_turned(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path, exif=exif)
+    stored = inspect_image(path)
+    assert (stored.size, stored.upright_size, stored.orientation) == ((20, 30), (30, 20), 6)
+    assert torch.equal(stored.pixels, torch.from_numpy(pixels).permute(2, 0, 1))
+    assert torch.equal(stored.upright(), decode_image(path))
+    assert (stored.mode, stored.has_more) == ("RGB", False)
+    same = tmp_path / "b.png"
+    same.write_bytes(path.read_bytes())
+    assert inspect_image(same).digest() == stored.digest()
+    same.write_bytes(path.read_bytes() + b"\0")
+    assert inspect_image(same).digest() != stored.digest()

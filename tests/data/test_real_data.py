@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from effdet.config import IMAGENET_MEAN, IMAGENET_STD
-from effdet.data import CocoDataset, locate
+from effdet.data import CocoDataset, locate_split, read_split
 from effdet.data.loader import build_eval_loader
 from effdet.data.transforms import EvalTransform
 
@@ -25,7 +25,8 @@ def coco(request: pytest.FixtureRequest, test_data: Path) -> CocoDataset:
     name, split = request.param
     if not (test_data / name).is_dir():
         pytest.skip(f"{test_data} holds no {name}")
-    return CocoDataset(*locate(test_data / name, split))
+    files = locate_split(test_data / name, split)
+    return CocoDataset(read_split(files), files.images)
 
 
 def test_boxes_and_classes_are_those_of_pycocotools(coco: CocoDataset) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from effdet.data import CocoDataset, locate, shapes
+from effdet.data import CocoDataset, locate_split, read_split, shapes
 from effdet.data.images import decode_image
 from effdet.data.shapes import draw, ensure_shapes, resolve_data
 from effdet.errors import DataError
@@ -46,7 +46,8 @@ def test_annotations_are_the_same_on_every_machine(folder: Path, split: str) -> 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 480), ("val", 96)])
 def test_it_is_a_coco_data_set(folder: Path, split: str, count: int) -> None:
-    coco = CocoDataset(*locate(folder, split))
+    files = locate_split(folder, split)
+    coco = CocoDataset(read_split(files), files.images)
     report = coco.report
     assert (len(coco), report.clipped, report.dropped, report.crowd_boxes) == (count, 0, 0, 0)
     assert coco.class_map.names == ("circle", "square", "triangle", "star")

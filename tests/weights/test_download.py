@@ -17,11 +17,11 @@ from urllib.error import URLError
 
 import pytest
 
-from effdet import cli
+from effdet import cli, web
 from effdet.commands import download as command
 from effdet.errors import UsageError, WeightsError
 from effdet.files import WriteError
-from effdet.weights import download, web
+from effdet.weights import download
 from effdet.weights.download import fetch, format_releases, resolve
 from effdet.weights.releases import RELEASES, Release
 from tests.weights.file_server import (
@@ -660,5 +660,5 @@ def test_nothing_is_fetched_where_one_name_is_wrong(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(command, "fetch", fail)
     with pytest.raises(UsageError, match="no public release 'tf_efficientdet_d9'; did you mean"):
         cli.run_command(["download", "tf_efficientdet_d0", "tf_efficientdet_d9"])
-    with pytest.raises(UsageError, match="give NAMES of public releases, or --list"):
+    with pytest.raises(UsageError, match="give NAMES of public releases, coco2017, or --list"):
         cli.run_command(["download"])

@@ -35,7 +35,7 @@ PAUSES: tuple[float, ...] = (1, 2, 4, 8)
 """Seconds before each further try; they start over whenever a try has brought new bytes."""
 
 MAX_SIZE = 1 << 32
-"""Bytes; an answer without an end must not fill the disk."""
+"""Bytes, where nothing else is known; an answer without an end must not fill the disk."""
 
 _BLOCK = 1 << 16
 _PASSING_CODES = {408, 416, 425, 429, 500, 502, 503, 504}
@@ -50,7 +50,10 @@ class _BrokenOffError(ConnectionError):
     """An answer that ended early, or that goes on with another version of the file."""
 
 
-def copy_url(url: str, path: Path, begin: Callable[[int, int | None], None]) -> None:
+Begin = Callable[[int, int | None], None]
+
+
+def copy_url(url: str, path: Path, begin: Begin, max_size: int | None = None) -> None:
     """Bring what is at ``url`` into ``path``; bytes that an earlier call left there are kept.
 
     Args:
@@ -58,6 +61,7 @@ def copy_url(url: str, path: Path, begin: Callable[[int, int | None], None]) -> 
         path: the file, for which one process at a time may call this.
         begin: called whenever bytes begin to flow, with those there already and the number of all,
             where the server tells it.
+        max_size: bytes after which it is given up; by default :data:`MAX_SIZE`.
 
     Raises:
         UnreachableError: where it cannot be had, after a few tries if these can help.
@@ -68,7 +72,7 @@ def copy_url(url: str, path: Path, begin: Callable[[int, int | None], None]) -> 
     failures, most, has_gained = 0, _size(path), False
     while True:
         try:
-            return _attempt(url, path, begin)
+            return _attempt(url, path, begin, MAX_SIZE if max_size is None else max_size)
         except WriteError:
             raise
         except (OSError, http.client.HTTPException) as error:
@@ -82,6 +86,20 @@ def copy_url(url: str, path: Path, begin: Callable[[int, int | None], None]) -> 
             say(f"{reason}; trying again in {PAUSES[failures]:g} s")
             time.sleep(PAUSES[failures])
             failures += 1
+
+
+@contextlib.contextmanager
+def open_url(url: str, seconds: float = TIMEOUT) -> Iterator[http.client.HTTPResponse]:
+    """The answer of an address as :func:`copy_url` takes; errors inside are told as its are."""
+    if not _is_safe(url, url):
+        raise UnreachableError(f"{url} is not an https address")
+    try:
+        with _opener().open(_request(url), timeout=seconds) as answer:
+            yield answer
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: odd addresses
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        raise UnreachableError(_reason(url, error)) from error
 
 
 def forget(path: Path) -> None:
@@ -103,15 +121,15 @@ class _Version:
     total: int | None
 
 
-def _attempt(url: str, path: Path, begin: Callable[[int, int | None], None]) -> None:
+def _attempt(url: str, path: Path, begin: Begin, max_size: int) -> None:
     kept = _kept(url, path)
     start = 0 if kept is None else _size(path)
     if kept is not None and start == kept.total:
         return
-    headers = {"User-Agent": "effdet-toolkit", "Accept-Encoding": "identity"}
+    request = _request(url)
     if kept is not None:
-        headers |= {"Range": f"bytes={start}-", "If-Range": kept.tag}
-    request = urllib.request.Request(url, headers=headers)
+        request.add_header("Range", f"bytes={start}-")
+        request.add_header("If-Range", kept.tag)
     try:
         answer: http.client.HTTPResponse = _opener().open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
@@ -130,7 +148,12 @@ def _attempt(url: str, path: Path, begin: Callable[[int, int | None], None]) -> 
             if version.tag:
                 replace_text(_note_of(path), json.dumps(asdict(version)))
         begin(first, version.total)
-        _write(answer, path, first, version.total)
+        _write(answer, path, first, version.total, max_size)
+
+
+def _request(url: str) -> urllib.request.Request:
+    headers = {"User-Agent": "effdet-toolkit", "Accept-Encoding": "identity"}
+    return urllib.request.Request(url, headers=headers)
 
 
 def _kept(url: str, path: Path) -> _Version | None:
@@ -162,7 +185,9 @@ def _version(url: str, answer: http.client.HTTPResponse) -> tuple[_Version, int]
     return _Version(url, tag, int(length) if length.isdecimal() else None), 0
 
 
-def _write(answer: http.client.HTTPResponse, path: Path, start: int, total: int | None) -> None:
+def _write(
+    answer: http.client.HTTPResponse, path: Path, start: int, total: int | None, max_size: int
+) -> None:
     left = None if total is None else total - start
     with _naming(path, left):
         if left is not None and shutil.disk_usage(path.parent).free < left:
@@ -173,8 +198,8 @@ def _write(answer: http.client.HTTPResponse, path: Path, start: int, total: int 
     try:
         while block := answer.read(_BLOCK):
             position += len(block)
-            if position > MAX_SIZE:
-                raise UnreachableError(f"the file there has more than {megabytes(MAX_SIZE)}")
+            if position > max_size:
+                raise UnreachableError(f"the file there has more than {megabytes(max_size)}")
             with _naming(path, left):
                 file.write(block)
                 file.flush()

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the boxes of a split, collected row by row, to the table that all formats become."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from effdet.annotations import AnnotationTable, Faults, Names, check_image_files
+from effdet.annotations.faults import SHOWN
+from effdet.annotations.rows import MAX_SIDE
+from effdet.annotations.table import Floats, Ids
+from effdet.data.formats.header_sizes import fill_sizes
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(kw_only=True, eq=False)
+class Rows:
+    """What a reader collects of one split.
+
+    Attributes:
+        files: file names of the images, relative to the image folder.
+        sizes: (height, width) of the images in pixels; 0 where it is not recorded.
+        images: for each box the position of its image.
+        labels: for each box the position of its class in ``classes``.
+        boxes: as the format writes them.
+        crowd: for each box whether it is a region to be ignored.
+        lines: for each box the number of its line or object, from 1.
+        classes: name -> position, in the order in which they were met.
+    """
+
+    files: list[str] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    images: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    boxes: list[Box] = field(default_factory=list)
+    crowd: list[bool] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    classes: dict[str, int] = field(default_factory=dict)
+
+    def add_box(self, label: int, box: Box, line: int, crowd: bool = False) -> None:
+        """Add a box of the last image."""
+        self.images.append(len(self.files) - 1)
+        self.labels.append(label)
+        self.boxes.append(box)
+        self.lines.append(line)
+        self.crowd.append(crowd)
+
+    def keep_boxes(self, keep: Sequence[bool]) -> None:
+        """Leave out the boxes of which ``keep`` is not true."""
+        if not all(keep):
+            for name in ("images", "labels", "boxes", "crowd", "lines"):
+                setattr(self, name, list(itertools.compress(getattr(self, name), keep)))
+
+    def label_of(self, name: str) -> int:
+        """Position of a class, a new one if need be."""
+        return self.classes.setdefault(name, len(self.classes))
+
+    def box_array(self) -> Floats:
+        """``[M, 4]`` the boxes."""
+        return np.array(self.boxes, np.float64).reshape(-1, 4)
+
+
+def check_and_size(
+    rows: Rows,
+    folder: Path,
+    faults: Faults,
+    place: Callable[[int], str],
+    *,
+    follow_links: bool,
+    salvage: bool = False,
+) -> Ids:
+    """``[N, 2]`` sizes of the images, which must lie in ``folder``; where not recorded, read.
+
+    Args:
+        rows: what was read.
+        folder: the image folder.
+        faults: collects.
+        place: where the name of an image stands.
+        follow_links: let links lead out of the folder.
+        salvage: read the sizes of the images without faults although there are faults.
+    """
+    ids = range(1, len(rows.files) + 1)
+    check_image_files(rows.files, ids, folder, faults, follow_links=follow_links, place=place)
+    sizes = np.array(rows.sizes, np.int64).reshape(-1, 2)
+    if not len(faults):
+        fill_sizes(sizes, rows.files, folder, faults, place)
+    elif salvage:
+        spoilt = [fault.image_id - 1 for fault in faults.kept if fault.image_id is not None]
+        sizes[sizes == MAX_SIDE] = 0  # what stands for a wrong one
+        sizes[spoilt] = -1
+        fill_sizes(sizes, rows.files, folder, Faults(faults.file), place)
+        sizes[spoilt] = 0
+    return sizes
+
+
+def count_mended(mended: Faults, kind: str, place: str, expected: str, found: str) -> None:
+    """Take what was read as what it means; it may be in every row, which is no reason to stop."""
+    if mended.counts[kind] < SHOWN:
+        mended.add(kind, place, expected, found)
+    else:
+        mended.counts[kind] += 1
+
+
+def build_table(
+    rows: Rows,
+    sizes: Ids,
+    boxes: Floats,
+    category_ids: Ids,
+    category_names: tuple[str, ...],
+    mended: Faults,
+    where: Callable[[int], str],
+) -> AnnotationTable:
+    """The table of a split without faults; images and boxes are numbered from 1.
+
+    Args:
+        rows: what was read; ``labels`` are positions in ``category_ids``.
+        sizes: ``[N, 2]`` (height, width).
+        boxes: ``[M, 4]`` x, y, width, height in pixels.
+        category_ids: ``[K]``.
+        category_names: ``[K]``.
+        mended: what was read as what it means.
+        where: says where a box stands.
+    """
+    return AnnotationTable(
+        name=mended.file,
+        image_ids=np.arange(1, len(rows.files) + 1, dtype=np.int64),
+        sizes=sizes,
+        file_names=Names(rows.files),
+        category_ids=category_ids,
+        category_names=category_names,
+        ids=np.arange(1, len(boxes) + 1, dtype=np.int64),
+        image_index=np.array(rows.images, np.int64),
+        category_index=np.array(rows.labels, np.int64),
+        boxes=boxes,
+        areas=np.abs(boxes[:, 2] * boxes[:, 3]),
+        crowd=np.array(rows.crowd, bool),
+        filled={},
+        mended=mended,
+        where=where,
+    )

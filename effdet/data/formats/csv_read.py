@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The annotations of a split in CSV: corners in pixels from 0, the right and lower ones outside."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from effdet.annotations import AnnotationTable, Faults, fault_of_name
+from effdet.annotations.image_files import EXPECTED
+from effdet.annotations.rows import HUGE, MAX_SIDE
+from effdet.data.formats.building import Rows, build_table, check_and_size
+from effdet.data.formats.class_ids import ids_of, is_name, names_for
+from effdet.data.formats.csv import COLUMNS, NEEDED, Header, header_of
+from effdet.data.formats.split import SplitFiles, our_word
+from effdet.data.formats.voc_xml import number
+from effdet.errors import DataError, shown
+from effdet.regular_file import open_regular
+from effdet.structures import ClassMap
+
+MAX_BYTES = 1 << 30
+"""Size of a CSV file that is read."""
+
+CORNERS = NEEDED[1:5]
+
+
+def read(
+    files: SplitFiles,
+    class_map: ClassMap | None,
+    faults: Faults,
+    *,
+    follow_links: bool,
+    salvage: bool = False,
+) -> AnnotationTable | None:
+    """The table of a split; None where there are faults, unless what is sound is to be salvaged."""
+    reader = _Reader(files, faults)
+    for line, fields in _lines(files.annotations, faults):
+        reader.take(line, fields)
+    rows, places = reader.rows, reader.image_places
+    if not rows.files and not len(faults):
+        faults.add("section", files.name, "at least one image of this split", "none")
+    elsewhere = {name for path in files.siblings for name in _classes_of(path)}
+    names = names_for(rows.classes, elsewhere | reader.other_classes, class_map)
+    if not names:
+        faults.add("section", files.name, "at least one box", "none: no class is known")
+    ids = ids_of(names, class_map, 1, reader.first_places.__getitem__, faults)
+    sizes = check_and_size(
+        rows, files.images, faults, places.__getitem__, follow_links=follow_links, salvage=salvage
+    )
+    boxes = rows.box_array()
+    if len(boxes) and boxes.max() <= 1:
+        found = "none above 1: parts of the image?"
+        faults.add("number", f"line {rows.lines[0]}", "corners in pixels", found)
+    if len(faults) and not (salvage and rows.files and names):
+        return None
+    position = {name: k for k, name in enumerate(names)}
+    new = [position[name] for name in rows.classes]
+    rows.labels = [new[label] for label in rows.labels]
+    boxes[:, 2:] -= boxes[:, :2]
+    lines = np.array(rows.lines, np.int64)
+    where = "line {}".format
+    mended = Faults(faults.file)
+    return build_table(rows, sizes, boxes, ids, tuple(names), mended, lambda row: where(lines[row]))
+
+
+class _Reader:
+    """Collects the boxes of a file's lines."""
+
+    def __init__(self, files: SplitFiles, faults: Faults) -> None:
+        self.rows = Rows()
+        self.image_places: list[str] = []
+        self.first_places: dict[str, str] = {}
+        self.other_classes: set[str] = set()
+        self._files, self._faults = files, faults
+        self._header: Header | None = None
+        self._index: dict[str, int] = {}
+
+    def take(self, line: int, fields: list[str]) -> None:
+        """Take a line; its faults are collected."""
+        if self._header is None:
+            self._header = header_of(fields)
+            if self._header is None:
+                wanted = ", ".join("/".join(COLUMNS[name]) for name in NEEDED)
+                expected = f"a header with {wanted}, or 6 fields without one"
+                self._faults.add("fields", f"line {line}", expected, shown(",".join(fields)))
+                self._header = Header({}, 1, 0)
+            if self._header.lines:
+                return
+        if not self._header.number:
+            return
+        if len(fields) != self._header.number:
+            expected = f"{self._header.number} fields, as in the first line"
+            self._faults.add("fields", f"line {line}", expected, str(len(fields)))
+            return
+        values = {name: fields[k].strip() for name, k in self._header.columns.items()}
+        if "split" in values and our_word(values["split"]) != self._files.name:
+            if is_name(values["class"]):
+                self.other_classes.add(values["class"])
+            return
+        self._take(line, values)
+
+    def _take(self, line: int, values: dict[str, str]) -> None:
+        place, faults = f"line {line}", self._faults
+        image = self._image(place, values)
+        corners = [values[name] for name in CORNERS]
+        if image is None or not any((*corners, values["class"])):
+            return
+        numbers = [number(text) for text in corners]
+        before = len(faults)
+        for name, text, value in zip(CORNERS, corners, numbers):
+            if value is None:
+                expected = f"a finite number of pixels below {HUGE:,}"
+                faults.add("box", f"{place} {name}", expected, shown(text or "nothing"))
+        if not is_name(values["class"]):
+            found = shown(values["class"] or "nothing")
+            faults.add("category-name", f"{place} class", "a name", found)
+        if len(faults) > before:
+            return
+        label = self.rows.label_of(values["class"])
+        self.first_places.setdefault(values["class"], f"{place} class")
+        self.rows.images.append(image)
+        self.rows.labels.append(label)
+        x1, y1, x2, y2 = (value or 0.0 for value in numbers)
+        self.rows.boxes.append((x1, y1, x2, y2))
+        self.rows.crowd.append(False)
+        self.rows.lines.append(line)
+
+    def _image(self, place: str, values: dict[str, str]) -> int | None:
+        """Position of the line's image, a new one if need be."""
+        text = values["image"]
+        if text in self._index:
+            return self._index[text]
+        name = _relative(text, self._files.images)
+        if not name or (reason := fault_of_name(name)) is not None:
+            found = f"{reason}: {shown(text)}" if name else "nothing"
+            self._faults.add("file-name", f"{place} image", EXPECTED, found)
+            return None
+        sides = [self._side(place, values, key) for key in ("height", "width")]
+        self._index[text] = len(self.rows.files)
+        self.rows.files.append(name)
+        self.rows.sizes.append((sides[0], sides[1]))
+        self.image_places.append(f"{place} image")
+        return self._index[text]
+
+    def _side(self, place: str, values: dict[str, str], key: str) -> int:
+        """Pixels; 0 where it is not recorded."""
+        side = number(values.get(key) or "0")
+        if side is None or not side.is_integer() or not 0 <= side <= MAX_SIDE:
+            expected = f"a whole number of pixels from 1 to {MAX_SIDE:,}"
+            self._faults.add("image-size", f"{place} {key}", expected, shown(values[key]))
+            return MAX_SIDE
+        return int(side)
+
+
+def _relative(text: str, folder: Path) -> str:
+    """A name as it is, or relative to the image folder where it is a path into it."""
+    if text.startswith("/"):
+        root = folder.absolute().as_posix().rstrip("/") + "/"
+        return text.removeprefix(root)
+    return text.removeprefix("./")
+
+
+def _lines(path: Path, faults: Faults) -> Iterator[tuple[int, list[str]]]:
+    """The fields of each line that is not empty, and its number from 1."""
+    with open_regular(path, "CSV file", DataError, MAX_BYTES) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        reader = csv.reader(text, strict=True)
+        try:
+            for fields in reader:
+                if not _is_utf8(fields):
+                    faults.add(
+                        "encoding", f"line {reader.line_num}", "text in UTF-8", "other bytes"
+                    )
+                elif any(fields):
+                    yield reader.line_num, fields
+        except csv.Error as error:
+            faults.add(
+                "fields", f"line {reader.line_num}", "fields separated by commas", str(error)
+            )
+        finally:
+            text.detach()
+
+
+def _is_utf8(fields: list[str]) -> bool:
+    """Whether no byte had to be escaped."""
+    joined = "".join(fields)
+    return joined.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in joined)
+
+
+def _classes_of(path: Path) -> set[str]:
+    """The classes of another split; what is wrong with it is told where that is read."""
+    names: set[str] = set()
+    header: Header | None = None
+    ignored = Faults(str(path))
+    try:
+        for _, fields in _lines(path, ignored):
+            if header is None:
+                header = header_of(fields)
+                if header is None:
+                    return names
+                if header.lines:
+                    continue
+            _add_class(names, fields, header.columns["class"])
+    except DataError:
+        pass
+    return names
+
+
+def _add_class(names: set[str], fields: Sequence[str], column: int) -> None:
+    if len(fields) > column and is_name(name := fields[column].strip()):
+        names.add(name)

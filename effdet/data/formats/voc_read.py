@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The annotations of a split in Pascal VOC XML.
+
+VOC numbers pixels from 1 and both corners belong to the box: x = xmin - 1, width = xmax - xmin + 1.
+Exporters such as Roboflow and CVAT write edges from 0 instead. A 0, which VOC cannot have, in any
+``xmin`` or ``ymin`` of the data set shows that; then x = xmin and width = xmax - xmin. A file may
+say it itself: ``<coordinates>1-based</coordinates>``.
+"""
+
+import numpy as np
+
+from effdet.annotations import AnnotationTable, Faults, FileLooker, fault_of_name
+from effdet.annotations.rows import MAX_SIDE
+from effdet.annotations.table import Ids
+from effdet.data.formats.building import Rows, build_table, check_and_size
+from effdet.data.formats.class_ids import ids_of, is_name, names_for
+from effdet.data.formats.split import SplitFiles
+from effdet.data.formats.voc import Part, images_in, other_parts, part_of
+from effdet.data.formats.voc_xml import (
+    CORNERS,
+    ORIGIN,
+    XmlFaultError,
+    XmlFile,
+    box_of,
+    number,
+    read_xml,
+)
+from effdet.errors import DataError, shown
+from effdet.structures import ClassMap
+
+ORIGINS = {"1-based": 1, "0-based": 0}
+
+
+def read(
+    files: SplitFiles,
+    class_map: ClassMap | None,
+    faults: Faults,
+    *,
+    follow_links: bool,
+    salvage: bool = False,
+) -> AnnotationTable | None:
+    """The table of a split; None where there are faults, unless what is sound is to be salvaged."""
+    part = part_of(files)
+    reader = _Reader(files, part, faults, follow_links)
+    for number_in_list, stem in enumerate(part.stems, start=1):
+        reader.take(stem, number_in_list)
+    if not part.stems:
+        faults.add("section", str(part.list_file or part.labels), "at least one image", "none")
+    names, counts_from_0 = set(reader.rows.classes), reader.counts_from_0
+    for other in other_parts(files):
+        more, zero = _survey(other, follow_links)
+        names |= more
+        counts_from_0 |= zero
+    places = [f"{stem}.xml" for stem in reader.stems]
+    sizes = check_and_size(
+        reader.rows,
+        files.images,
+        faults,
+        places.__getitem__,
+        follow_links=follow_links,
+        salvage=salvage,
+    )
+    order = names_for(reader.rows.classes, names, class_map)
+    ids = ids_of(order, class_map, 1, reader.first_places.__getitem__, faults)
+    if not order:
+        faults.add("section", str(part.labels), "at least one object", "none: no class is known")
+    if len(faults) and not (salvage and reader.rows.files and order):
+        return None
+    return reader.table(sizes, 0 if counts_from_0 else 1, order, ids)
+
+
+class _Reader:
+    """Collects the objects of a split's files."""
+
+    def __init__(self, files: SplitFiles, part: Part, faults: Faults, follow_links: bool) -> None:
+        self.rows, self.stems = Rows(), list[str]()
+        self.counts_from_0, self.first_places = False, dict[str, str]()
+        self._files, self._part, self._faults = files, part, faults
+        self._images = images_in(files.images)
+        self._look = FileLooker(part.labels, follow_links)
+        self._texts: list[dict[str, str]] = []
+        self._origins: list[int | None] = []
+
+    def take(self, stem: str, line: int) -> None:
+        """Read the file of one image."""
+        if (reason := fault_of_name(f"{stem}.xml")) is not None:
+            place = f"{self._part.list_file}:{line}"
+            self._faults.add("file-name", place, "the name of an image", f"{reason}: {shown(stem)}")
+            return
+        kind, reason = self._look.fault_of_file(f"{stem}.xml")
+        if kind:
+            place = f"{self._part.list_file}:{line}" if self._part.list_file else f"{stem}.xml"
+            kind = "label-file" if kind == "missing-file" else kind
+            self._faults.add(kind, place, f"{stem}.xml in {self._part.labels}", reason)
+            return
+        try:
+            content = read_xml(self._part.labels / f"{stem}.xml")
+        except XmlFaultError as fault:
+            self._faults.add(fault.kind, f"{stem}.xml", fault.expected, fault.found)
+            return
+        except DataError as error:
+            self._faults.add("xml", f"{stem}.xml", "a file that can be read", str(error))
+            return
+        self._take(stem, content)
+
+    def _take(self, stem: str, content: XmlFile) -> None:
+        rows, texts = self.rows, content.texts
+        self.stems.append(stem)
+        rows.files.append(self._image_of(stem, texts.get("filename", "")))
+        rows.sizes.append((self._side(stem, texts, "height"), self._side(stem, texts, "width")))
+        origin = ORIGINS.get(texts.get(ORIGIN, ""))
+        for line, found in enumerate(content.objects, start=1):
+            if self._is_sound(f"{stem}.xml object {line}", found):
+                crowd = found.get("difficult", "0") == "1"
+                self.first_places.setdefault(found["name"], f"{stem}.xml object {line} name")
+                rows.add_box(rows.label_of(found["name"]), (0, 0, 0, 0), line, crowd)
+                self._texts.append(found)
+                self._origins.append(origin)
+                self.counts_from_0 |= origin is None and _has_zero(found)
+
+    def _image_of(self, stem: str, file_name: str) -> str:
+        """The image of the same name; the one that the file names where there is none or two."""
+        found = self._images.get(stem, [])
+        if len(found) == 1 or file_name in found:
+            return file_name if file_name in found else found[0]
+        if len(found) > 1:
+            self._faults.add(
+                "file-name", f"{stem}.xml filename", f"one of {', '.join(found)}", shown(file_name)
+            )
+            return found[0]
+        return file_name or f"{stem}.jpg"
+
+    def _side(self, stem: str, texts: dict[str, str], key: str) -> int:
+        """Pixels; 0 where it is not recorded."""
+        side = number(texts.get(f"size/{key}") or "0")
+        if side is None or not side.is_integer() or not 0 <= side <= MAX_SIDE:
+            place = f"{stem}.xml size/{key}"
+            expected = f"a whole number of pixels from 1 to {MAX_SIDE:,}"
+            self._faults.add("image-size", place, expected, shown(texts[f"size/{key}"]))
+            return MAX_SIDE
+        return int(side)
+
+    def _is_sound(self, place: str, texts: dict[str, str]) -> bool:
+        faults = self._faults
+        before = len(faults)
+        if not is_name(name := texts.get("name")):
+            faults.add("category-name", f"{place} name", "a text", shown(name or "nothing"))
+        for key in CORNERS:
+            text = texts.get(f"bndbox/{key}")
+            if text is None or number(text) is None:
+                found = "nothing" if text is None else shown(text)
+                faults.add("box", f"{place} bndbox/{key}", "a finite number of pixels", found)
+        if texts.get("difficult", "0") not in ("0", "1"):
+            faults.add("crowd", f"{place} difficult", "0 or 1", shown(texts["difficult"]))
+        return len(faults) == before
+
+    def table(
+        self,
+        sizes: Ids,
+        origin: int,
+        order: list[str],
+        ids: Ids,
+    ) -> AnnotationTable:
+        """The table, with classes in ``order`` and pixels counted from ``origin``."""
+        rows = self.rows
+        position = {name: k for k, name in enumerate(order)}
+        new = [position[name] for name in rows.classes]
+        rows.labels = [new[label] for label in rows.labels]
+        rows.boxes = [
+            box_of(texts, origin if stated is None else stated)
+            for texts, stated in zip(self._texts, self._origins, strict=True)
+        ]
+        images, lines = np.array(rows.images, np.int64), np.array(rows.lines, np.int64)
+        stems = self.stems
+
+        def where(row: int) -> str:
+            return f"{stems[images[row]]}.xml object {lines[row]}"
+
+        mended = Faults(self._faults.file)
+        return build_table(rows, sizes, rows.box_array(), ids, tuple(order), mended, where)
+
+
+def _survey(part: Part, follow_links: bool) -> tuple[set[str], bool]:
+    """Class names of other files of the data set, and whether their pixels are counted from 0.
+
+    What is wrong with them is told where their own split is read.
+    """
+    names, zero = set(), False
+    look = FileLooker(part.labels, follow_links)
+    for stem in part.stems:
+        if fault_of_name(f"{stem}.xml") is not None or look.fault_of_file(f"{stem}.xml")[0]:
+            continue
+        try:
+            content = read_xml(part.labels / f"{stem}.xml")
+        except (XmlFaultError, DataError):
+            continue
+        names |= {name for found in content.objects if is_name(name := found.get("name"))}
+        if ORIGIN not in content.texts:
+            zero |= any(map(_has_zero, content.objects))
+    return {name for name in names if name is not None}, zero
+
+
+def _has_zero(texts: dict[str, str]) -> bool:
+    return any(number(texts.get(f"bndbox/{key}", "")) == 0 for key in CORNERS[:2])

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One annotation file of Pascal VOC, read safely: no DOCTYPE, so no entities, and a size cap."""
+
+import contextlib
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+from xml.parsers import expat
+
+from effdet.errors import DataError, one_line
+from effdet.regular_file import open_regular
+
+MAX_BYTES = 10_000_000
+"""Size of an XML file that is read: tens of thousands of objects."""
+
+MAX_DEPTH = 50
+"""Elements within one another."""
+
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+ORIGIN = "coordinates"
+"""Element that says how pixels are counted: ``1-based`` or ``0-based``."""
+
+
+class XmlFaultError(Exception):
+    """What makes a file no annotation file.
+
+    Attributes:
+        kind: of the fault.
+        expected: what must stand there.
+        found: what does.
+    """
+
+    def __init__(self, kind: str, expected: str, found: str) -> None:
+        super().__init__(found)
+        self.kind, self.expected, self.found = kind, expected, found
+
+
+@dataclass(kw_only=True)
+class XmlFile:
+    """The texts of a file that matter here, by their paths below the root.
+
+    Attributes:
+        texts: such as ``filename`` or ``size/width``.
+        objects: the same for each object, such as ``name`` or ``bndbox/xmin``.
+    """
+
+    texts: dict[str, str] = field(default_factory=dict)
+    objects: list[dict[str, str]] = field(default_factory=list)
+
+
+def read_xml(path: Path) -> XmlFile:
+    """The content of an annotation file.
+
+    Raises:
+        XmlFaultError: where it is none.
+        DataError: where it cannot be read.
+    """
+    with open_regular(path, "annotation file", DataError, MAX_BYTES) as file:
+        content = file.read(MAX_BYTES)
+    collector = _Collector()
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartDoctypeDeclHandler = _refuse_doctype
+    parser.StartElementHandler = collector.start
+    parser.EndElementHandler = collector.end
+    parser.CharacterDataHandler = collector.pieces.append
+    try:
+        parser.Parse(content, True)
+    except expat.ExpatError as error:
+        raise XmlFaultError("xml", "XML", one_line(error)) from error
+    except (ValueError, LookupError) as error:  # of an encoding that Python does not have
+        raise XmlFaultError("xml", "XML in UTF-8", one_line(error)) from error
+    return collector.file
+
+
+def number(text: str) -> float | None:
+    """A finite number below 10^9; None where the text is none."""
+    with contextlib.suppress(ValueError):
+        value = float(text)
+        if abs(value) < 1e9 and "_" not in text:
+            return value
+    return None
+
+
+def box_of(texts: dict[str, str], origin: int) -> tuple[float, float, float, float]:
+    """x, y, width, height from the corners of an object; its texts must be numbers.
+
+    Counted from 1 the corners are pixels that belong to the box (the devkit's definition);
+    counted from 0 they are the box's edges. What has digits after the point is computed with all
+    of them, so that a file that was written from such boxes gives them back.
+    """
+    corners: Any = [float(texts[f"bndbox/{key}"]) for key in CORNERS]
+    if not all(corner.is_integer() for corner in corners):
+        with contextlib.suppress(InvalidOperation):
+            corners = [Decimal(texts[f"bndbox/{key}"].strip()) for key in CORNERS]
+    x, y = corners[0] - origin, corners[1] - origin
+    return float(x), float(y), float(corners[2] - x), float(corners[3] - y)
+
+
+def _refuse_doctype(*_: object) -> None:
+    raise XmlFaultError("doctype", "XML without a DOCTYPE", "one, which may declare entities")
+
+
+class _Collector:
+    """Takes the parser's events; what is deeper or elsewhere is not kept."""
+
+    def __init__(self) -> None:
+        self.file = XmlFile()
+        self.pieces: list[str] = []
+        self._path: list[str] = []
+
+    def start(self, name: str, _: dict[str, str]) -> None:
+        path = self._path
+        path.append(name)
+        self.pieces.clear()
+        if len(path) == 1 and name != "annotation":
+            raise XmlFaultError("xml", "an <annotation> of Pascal VOC", f"<{name[:50]}>")
+        if len(path) == 2 and name == "object":
+            self.file.objects.append({})
+        if len(path) > MAX_DEPTH:
+            raise XmlFaultError("xml", f"at most {MAX_DEPTH} elements within one another", "more")
+
+    def end(self, _: str) -> None:
+        path = self._path
+        if 2 <= len(path) <= 4:
+            if path[1] == "object":
+                if len(path) > 2:
+                    self.file.objects[-1].setdefault("/".join(path[2:]), self._text())
+            elif len(path) <= 3:
+                self.file.texts.setdefault("/".join(path[1:]), self._text())
+        self.pieces.clear()
+        path.pop()
+
+    def _text(self) -> str:
+        return "".join(self.pieces).strip()

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""COCO JSON, written: ``annotations/instances_{split}.json`` and ``{split}/`` for the images."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from effdet.annotations import AnnotationTable
+from effdet.annotations.rows import NO_ID
+from effdet.files import write_atomically
+
+ONE_FOLDER = False
+"""Whether the images of all splits lie in one folder."""
+
+
+def image_folder(split: str) -> str:
+    """Where a split's images go, relative to the data folder."""
+    return split
+
+
+def write(folder: Path, split: str, table: AnnotationTable, names: Sequence[str]) -> Counter[str]:
+    """Write the annotations of a split.
+
+    Args:
+        folder: the data folder.
+        split: its name.
+        table: the annotations.
+        names: ``[N]`` file names of the images in their folder.
+
+    Returns:
+        What cannot be held, by words: here nothing.
+    """
+
+    def fill(file: BinaryIO) -> None:
+        file.write(b'{"info": {"description": "written by effdet convert-data"},\n')
+        for key, rows in (
+            ("images", _images(table, names)),
+            ("annotations", _annotations(table)),
+            ("categories", _categories(table)),
+        ):
+            file.write(f' "{key}": ['.encode())
+            for number, row in enumerate(rows):
+                file.write((",\n  " if number else "\n  ").encode() + json.dumps(row).encode())
+            file.write(b"\n ]" + (b"}\n" if key == "categories" else b",\n"))
+
+    path = folder / "annotations" / f"instances_{split}.json"
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, fill)
+    return Counter()
+
+
+def finish(folder: Path, tables: Mapping[str, AnnotationTable]) -> Counter[str]:
+    """Write what belongs to all splits: nothing; nothing is lost."""
+    return Counter()
+
+
+def _images(table: AnnotationTable, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for image_id, (height, width), name in zip(
+        table.image_ids.tolist(), table.sizes.tolist(), names, strict=True
+    ):
+        yield {"id": image_id, "file_name": name, "width": width, "height": height}
+
+
+def _annotations(table: AnnotationTable) -> Iterator[dict[str, Any]]:
+    ids = table.ids.copy()
+    missing = ids == NO_ID
+    ids[missing] = ids.max(initial=0) + 1 + np.arange(missing.sum())
+    columns = (
+        ids,
+        table.image_ids[table.image_index],
+        table.category_ids[table.category_index],
+        table.boxes,
+        table.areas,
+        table.crowd,
+    )
+    keys = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
+    for values in zip(*(column.tolist() for column in columns)):
+        row = dict(zip(keys, values))
+        row["bbox"] = [_plain(value) for value in row["bbox"]]
+        yield row | {"area": _plain(row["area"]), "iscrowd": int(row["iscrowd"])}
+
+
+def _categories(table: AnnotationTable) -> Iterator[dict[str, Any]]:
+    for category_id, name in zip(table.category_ids.tolist(), table.category_names, strict=True):
+        yield {"id": category_id, "name": name}
+
+
+def _plain(value: float) -> float:
+    return int(value) if value.is_integer() else value

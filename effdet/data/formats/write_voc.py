@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pascal VOC XML, written: ``Annotations/``, ``JPEGImages/`` and lists in ``ImageSets/Main/``.
+
+Corners are pixels from 1 that belong to the box, as the devkit has them, with all digits.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import numpy as np
+
+from effdet.annotations import AnnotationTable
+from effdet.data.formats.class_ids import is_name
+from effdet.data.formats.losses import (
+    lost_areas,
+    lost_category_ids,
+    lost_ids,
+    order_by_image,
+)
+from effdet.data.formats.voc import LISTS
+from effdet.data.formats.voc_xml import CORNERS, ORIGIN
+from effdet.errors import DataError, shown
+from effdet.files import replace_text
+
+ONE_FOLDER = True
+"""Whether the images of all splits lie in one folder."""
+
+
+def image_folder(split: str) -> str:
+    """Where a split's images go, relative to the data folder."""
+    return "JPEGImages"
+
+
+def write(folder: Path, split: str, table: AnnotationTable, names: Sequence[str]) -> Counter[str]:
+    """Write the annotations of a split.
+
+    Args:
+        folder: the data folder.
+        split: its name.
+        table: the annotations.
+        names: ``[N]`` file names of the images in their folder.
+
+    Returns:
+        What cannot be held, by words.
+
+    Raises:
+        DataError: for a class that no XML file can name.
+    """
+    for name in table.category_names:
+        if not is_name(name) or not name.isprintable():
+            raise DataError(f"{table.name}: the class name {shown(name)} cannot stand in XML")
+    (folder / "Annotations").mkdir(exist_ok=True)
+    (folder / LISTS).mkdir(parents=True, exist_ok=True)
+    order = order_by_image(table)
+    ends = np.searchsorted(table.image_index[order], np.arange(len(names) + 1))
+    for index, name in enumerate(names):
+        rows = order[ends[index] : ends[index + 1]].tolist()
+        path = folder / "Annotations" / f"{Path(name).stem}.xml"
+        path.write_text(_xml(table, index, name, rows), encoding="utf-8")
+    stems = "".join(f"{Path(name).stem}\n" for name in names)
+    replace_text(folder / LISTS / f"{split}.txt", stems)
+    return lost_ids(table, np.arange(len(names))) + lost_areas(table)
+
+
+def finish(folder: Path, tables: Mapping[str, AnnotationTable]) -> Counter[str]:
+    """Write what belongs to all splits, nothing, and say what of their classes is lost."""
+    table = next(iter(tables.values()))
+    used = {
+        found.category_names[k]
+        for found in tables.values()
+        for k in np.unique(found.category_index).tolist()
+    }
+    position = {name: k for k, name in enumerate(sorted(used), start=1)}
+    ids = np.array([position.get(name, -1) for name in table.category_names], np.int64)
+    lost = lost_category_ids(table, ids)
+    lost["classes without a box"] = len({*table.category_names} - used)
+    lost["classes of the same name as another"] = len(ids) - len({*table.category_names})
+    return lost
+
+
+def _xml(table: AnnotationTable, index: int, name: str, rows: list[int]) -> str:
+    height, width = table.sizes[index].tolist()
+    objects = "".join(_object(table, row) for row in rows)
+    return (
+        "<annotation>\n"
+        f"  <folder>JPEGImages</folder>\n  <filename>{escape(name)}</filename>\n"
+        f"  <{ORIGIN}>1-based</{ORIGIN}>\n"
+        f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>\n"
+        f"  <segmented>0</segmented>\n{objects}</annotation>\n"
+    )
+
+
+def _object(table: AnnotationTable, row: int) -> str:
+    x, y, width, height = (Decimal(repr(side)) for side in table.boxes[row].tolist())
+    corners = (x + 1, y + 1, x + width, y + height)
+    box = "".join(f"<{key}>{_plain(side)}</{key}>" for key, side in zip(CORNERS, corners))
+    name = escape(table.category_names[int(table.category_index[row])])
+    difficult = int(table.crowd[row])
+    return (
+        f"  <object>\n    <name>{name}</name>\n    <difficult>{difficult}</difficult>\n"
+        f"    <bndbox>{box}</bndbox>\n  </object>\n"
+    )
+
+
+def _plain(value: Decimal) -> str:
+    return f"{value.normalize():f}"

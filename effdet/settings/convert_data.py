@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of ``effdet convert-data``."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from effdet.flags import option
+from effdet.settings.values import require
+
+Target = Literal["coco", "voc", "yolo"]
+ImageFiles = Literal["copy", "link", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertDataConfig:
+    """Settings of ``effdet convert-data``."""
+
+    source: str = option(
+        help="data folder: COCO, VOC, YOLO or CSV; or 'shapes': the built-in set", positional=True
+    )
+    output: str = option(help="folder to create", positional=True)
+    to: Target = option(help="format to write")
+    images: ImageFiles = option(
+        "copy", help="copy the images, make hard links to them, or write annotations alone"
+    )
+    val_share: float = option(
+        0.0, help="part of the training images, 0-1, to set apart as val where there is none"
+    )
+    seed: int = option(0, help="of the choice of these images")
+    follow_links: bool = option(
+        False, help="read files that a link leads to outside of the data folder"
+    )
+
+    def __post_init__(self) -> None:
+        require(self, ("val_share",), lambda v: 0 <= v < 1, "in [0, 1)")
+        require(self, ("seed",), lambda v: v >= 0, "0 or more")

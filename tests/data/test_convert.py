@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data sets in other formats and back: what stays the same, and what is said to be lost."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from effdet import cli
+from effdet.annotations import AnnotationTable
+from effdet.data import CocoDataset, find_splits, read_split
+from effdet.data.convert import WRITERS, convert_data
+from effdet.errors import DataError, UsageError
+from tests.data.formats.making import csv_folder, picture, text, voc_folder, voc_object
+
+YOLO_TOLERANCE = 1e-6
+"""Pixels that a box may move on its way through YOLO's 12 digits."""
+
+Boxes = dict[str, list[tuple[Any, ...]]]
+
+
+def write_coco(folder: Path, content: dict[str, Any], split: str = "train") -> Path:
+    for image in content["images"]:
+        size = (image["width"], image["height"])
+        picture(folder / split / image["file_name"], size)
+    text(folder / "annotations" / f"instances_{split}.json", json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    """Ids with gaps, crowd, an area of a mask, fractions, a box that sticks out, an empty image."""
+    rows = [
+        (7, 30, 5, [0.1, 0.2, 12.3, 7.7], 50.5, 0),
+        (3, 10, 2, [10, 20, 30, 5], 150, 0),
+        (9, 10, 5, [0, 0, 40, 30], 1200, 1),
+        (11, 10, 2, [-1, -2.5, 20, 20], 400, 0),
+    ]
+    keys = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
+    return {
+        "images": [
+            {"id": 30, "file_name": "b.png", "width": 41, "height": 37},
+            {"id": 10, "file_name": "deep/a 1.png", "width": 40, "height": 30},
+            {"id": 20, "file_name": "c.jpg", "width": 16, "height": 48},
+        ],
+        "annotations": [dict(zip(keys, row)) for row in rows],
+        "categories": [{"id": 5, "name": "dog & <cat>"}, {"id": 2, "name": "ant"}],
+    }
+
+
+def boxes_of(folder: Path, split: str = "train") -> tuple[AnnotationTable, Boxes]:
+    """The boxes of a split by the stem of their images."""
+    files = find_splits(folder)[split]
+    table = read_split(files)
+    CocoDataset(table, files.images)  # its images are there
+    found: Boxes = {Path(name).stem: [] for name in table.file_names}
+    for row in range(len(table.boxes)):
+        name = Path(table.file_names[int(table.image_index[row])]).stem
+        label = table.category_names[int(table.category_index[row])]
+        found[name].append((label, *table.boxes[row].tolist(), bool(table.crowd[row])))
+    return table, found
+
+
+def test_voc_gives_back_every_box_exactly(tmp_path: Path, content: dict[str, Any]) -> None:
+    source = write_coco(tmp_path / "coco", content)
+    done = convert_data(source, tmp_path / "voc", "voc")
+    assert +done.lost == Counter(
+        {
+            "image ids": 3,
+            "annotation ids": 4,
+            "category ids": 2,
+            "gaps between category ids": 2,
+            "areas other than width x height": 1,
+        }
+    )
+    back = convert_data(tmp_path / "voc", tmp_path / "back", "coco")
+    assert not +back.lost
+    before, after = boxes_of(source)[1], boxes_of(tmp_path / "back")[1]
+    assert {name: sorted(rows) for name, rows in before.items()} == {
+        name: sorted(rows) for name, rows in after.items()
+    }
+    again = convert_data(tmp_path / "back", tmp_path / "voc2", "voc")
+    assert not +again.lost
+
+
+def test_yolo_gives_back_every_box_that_is_no_crowd(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
+    source = write_coco(tmp_path / "coco", content)
+    done = convert_data(source, tmp_path / "yolo", "yolo")
+    assert +done.lost == Counter(
+        {
+            "image ids": 3,
+            "annotation ids": 4,
+            "category ids": 2,
+            "gaps between category ids": 2,
+            "areas other than width x height": 1,
+            "crowd regions, left out": 1,
+            "boxes cut to their images": 1,
+        }
+    )
+    convert_data(tmp_path / "yolo", tmp_path / "back", "coco")
+    table, after = boxes_of(tmp_path / "back")
+    assert table.category_ids.tolist() == [0, 1]
+    assert table.category_names == ("ant", "dog & <cat>")
+    assert [row[0] for row in after["a 1"]] == ["ant", "ant"]
+    np.testing.assert_allclose(after["a 1"][1][1:5], [0, 0, 19, 17.5], atol=YOLO_TOLERANCE)
+    np.testing.assert_allclose(after["b"][0][1:5], [0.1, 0.2, 12.3, 7.7], atol=YOLO_TOLERANCE)
+    assert after["c"] == []
+    again = convert_data(tmp_path / "back", tmp_path / "yolo2", "yolo")
+    assert not +again.lost
+
+
+def test_coco_is_kept_as_it_is(tmp_path: Path, content: dict[str, Any]) -> None:
+    source = write_coco(tmp_path / "coco", content)
+    content["annotations"][0].pop("id")
+    source = write_coco(tmp_path / "coco", content)
+    done = convert_data(source, tmp_path / "out", "coco")
+    assert not +done.lost
+    written = json.loads((tmp_path / "out" / "annotations" / "instances_train.json").read_text())
+    content["annotations"][0]["id"] = 12
+    content["images"][1]["file_name"] = "a 1.png"
+    for key in content:
+        assert written[key] == content[key]
+
+
+def test_voc_counts_classes_that_no_box_has_and_names_twice(tmp_path: Path) -> None:
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}],
+        "categories": [{"id": i, "name": name} for i, name in enumerate("aab", start=1)],
+    }
+    lost = convert_data(write_coco(tmp_path / "coco", content), tmp_path / "out", "voc").lost
+    assert lost["classes without a box"] == 1
+    assert lost["classes of the same name as another"] == 1
+
+
+@pytest.mark.parametrize("to", sorted(WRITERS))
+@pytest.mark.parametrize("how", ["copy", "link", "none"])
+def test_images_are_copied_linked_or_left(tmp_path: Path, to: Any, how: Any) -> None:
+    source = csv_folder(tmp_path / "csv", "a.jpg,1,2,3,4,dog\nb.jpg,,,,,\n")
+    done = convert_data(source, tmp_path / "out", to, images=how)
+    assert (done.source, done.images, done.boxes) == ("csv", {"train": 2}, {"train": 1})
+    found = sorted((tmp_path / "out").rglob("*.jpg"))
+    assert [path.name for path in found] == ([] if how == "none" else ["a.jpg", "b.jpg"])
+    for path in found:
+        original = source / "images" / path.name
+        assert path.read_bytes() == original.read_bytes()
+        assert path.samefile(original) == (how == "link")
+    if how != "none":
+        boxes = boxes_of(tmp_path / "out")[1]
+        assert boxes["a"] == [("dog", *(pytest.approx(side) for side in (1, 2, 2, 2)), False)]
+        assert boxes["b"] == []
+
+
+@pytest.mark.parametrize("to", sorted(WRITERS))
+def test_images_of_the_same_name_get_names_of_their_own(tmp_path: Path, to: Any) -> None:
+    for split in ("train", "valid"):
+        picture(tmp_path / "in" / split / "1.jpg", (10, 10) if split == "train" else (20, 20))
+        picture(tmp_path / "in" / split / "2.png")
+        text(tmp_path / "in" / split / "_annotations.csv", "1.jpg,1,2,3,4,dog\n2.png,1,2,3,4,cat\n")
+    picture(tmp_path / "in" / "train" / "deep" / "1.png")
+    text(
+        tmp_path / "in" / "train" / "_annotations.csv",
+        "1.jpg,1,2,3,4,dog\ndeep/1.png,5,6,7,8,cat\n2.png,1,2,3,4,cat\n",
+    )
+    convert_data(tmp_path / "in", tmp_path / "out", to)
+    for split, count in (("train", 3), ("val", 2)):
+        table, boxes = boxes_of(tmp_path / "out", split)
+        assert len(boxes) == count
+        assert len(table.boxes) == count
+    assert read_split(find_splits(tmp_path / "out")["val"]).sizes.tolist()[0] == [20, 20]
+
+
+def test_some_training_images_become_val(tmp_path: Path) -> None:
+    objects = {f"{k}": voc_object("x" if k % 2 else "y", (k + 1, 1, 60, 9)) for k in range(10)}
+    source = voc_folder(tmp_path / "voc", objects)
+    done = convert_data(source, tmp_path / "a", "coco", val_share=0.3)
+    assert done.images == {"train": 7, "val": 3}
+    train, val = (boxes_of(tmp_path / "a", split)[1] for split in ("train", "val"))
+    assert not set(train) & set(val)
+    assert train | val == boxes_of(source)[1]
+    convert_data(source, tmp_path / "b", "coco", val_share=0.3)
+    assert boxes_of(tmp_path / "b", "val")[1] == val
+    convert_data(source, tmp_path / "c", "coco", val_share=0.3, seed=1)
+    assert boxes_of(tmp_path / "c", "val")[1] != val
+    with pytest.raises(UsageError, match="leaves a split without any"):
+        convert_data(source, tmp_path / "d", "coco", val_share=0.01)
+    with pytest.raises(UsageError, match="the data has train, val"):
+        convert_data(tmp_path / "a", tmp_path / "d", "coco", val_share=0.5)
+    assert not (tmp_path / "d").exists()
+
+
+def test_boxes_drawn_on_the_unturned_image_are_refused_by_yolo(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
+    source = write_coco(tmp_path / "coco", content)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (41, 37)).save(source / "train" / "b.png", exif=exif)
+    expected = r"expected the size of the upright image, 37 x 41, found 41 x 37 .*; YOLO has no siz"
+    with pytest.raises(DataError, match=expected):
+        convert_data(source, tmp_path / "out", "yolo")
+    convert_data(source, tmp_path / "out", "voc")
+
+
+@pytest.mark.parametrize("how", ["copy", "none"])
+def test_files_outside_are_refused(tmp_path: Path, content: dict[str, Any], how: Any) -> None:
+    source = write_coco(tmp_path / "coco", content)
+    content["images"][2]["file_name"] = "../annotations/instances_train.json"
+    text(source / "annotations" / "instances_train.json", json.dumps(content))
+    with pytest.raises(DataError, match=r"images\[2\].file_name: .* a way out of the folder"):
+        convert_data(source, tmp_path / "out", "voc", images=how)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_class_that_xml_cannot_name_is_refused(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["categories"][0]["name"] = "dog\x01"
+    with pytest.raises(DataError, match=r"the class name 'dog\\x01' cannot stand in XML"):
+        convert_data(write_coco(tmp_path / "coco", content), tmp_path / "out", "voc")
+
+
+def test_splits_of_other_categories_are_refused(tmp_path: Path, content: dict[str, Any]) -> None:
+    source = write_coco(tmp_path / "coco", content)
+    content["categories"][1]["name"] = "bee"
+    write_coco(source, content, "val")
+    with pytest.raises(DataError, match=r"found others: 2 \(ant\), 2 \(bee\)$"):
+        convert_data(source, tmp_path / "out", "yolo")
+
+
+def test_the_command_says_what_was_lost_and_what_is_next(
+    tmp_path: Path, content: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_coco(tmp_path / "coco", content)
+    words = ["convert-data", str(source), str(tmp_path / "out"), "--to", "yolo"]
+    cli.run_command(words)
+    said = capsys.readouterr().out
+    assert "COCO JSON -> YOLO txt\ntrain     3 images, 4 boxes\nYOLO txt cannot hold:\n" in said
+    assert "        1 crowd regions, left out\n" in said
+    assert "gaps between category ids" in said
+    assert said.endswith(f"next: effdet check {tmp_path / 'out'}\n")
+    with pytest.raises(UsageError, match="is not empty; give another folder"):
+        cli.run_command(words)
+    back = ["convert-data", str(tmp_path / "out"), str(tmp_path / "back"), "--to", "coco"]
+    cli.run_command([*back, "--images", "none"])
+    said = capsys.readouterr().out
+    assert "all of ids, boxes, areas, crowd regions and classes was kept" in said
+    assert "without images: " in said
+
+
+@pytest.mark.parametrize("words", [["--val-share", "1"], ["--seed", "-1"], ["--to", "csv"]])
+def test_values_that_cannot_be_are_refused(words: list[str]) -> None:
+    with pytest.raises(UsageError):
+        cli.run_command(["convert-data", "a", "b", "--to", "coco", *words])
+
+
+def rounded(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (row[0], *(round(side) for side in row[1:5]))
+
+
+@pytest.mark.parametrize("name", ["bccd", "coco_mini"])
+@pytest.mark.parametrize("to", ["voc", "yolo"])
+def test_real_sets_come_back(data_folder: Path, tmp_path: Path, name: str, to: Any) -> None:
+    if not (data_folder / name).is_dir():
+        pytest.skip(f"no {name}")
+    source = data_folder / name
+    convert_data(source, tmp_path / "there", to, images="copy")
+    convert_data(tmp_path / "there", tmp_path / "back", "coco", images="link")
+    for split in find_splits(source):
+        before, after = boxes_of(source, split)[1], boxes_of(tmp_path / "back", split)[1]
+        assert set(before) == set(after)
+        for stem, rows in before.items():
+            if to == "voc":
+                assert sorted(rows) == sorted(after[stem])
+                continue
+            kept = sorted((row for row in rows if not row[5]), key=rounded)
+            found = sorted(after[stem], key=rounded)
+            assert [row[0] for row in kept] == [row[0] for row in found]
+            for row, other in zip(kept, found):
+                np.testing.assert_allclose(row[1:5], other[1:5], atol=0.011)  # cut to the image
