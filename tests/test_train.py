@@ -51,7 +51,7 @@ def test_a_run_folder_holds_config_checkpoints_and_logs(finished_run: Path) -> N
     names = {path.name for path in finished_run.iterdir()}
     assert names == {
         "config.yaml", "environment.json", "last.pt", "previous.pt", "best.pt", "metrics.csv",
-        "log.jsonl", "status.json", ".lock",
+        "log.jsonl", "status.json", ".lock", "report",
     }  # fmt: skip
     rows = list(csv.DictReader((finished_run / "metrics.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2"]

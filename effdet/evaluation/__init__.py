@@ -2,22 +2,53 @@
 """From detections to COCO's figures."""
 
 from effdet.evaluation.coco import ClassFigures, CocoEvaluator, Metrics, score_files
+from effdet.evaluation.curves import (
+    RECALLS,
+    BestF1,
+    ClassCurve,
+    best_f1,
+    class_curves,
+    confusion_matrix,
+)
 from effdet.evaluation.diagnosis import diagnose
 from effdet.evaluation.files import GroundTruth, Results
 from effdet.evaluation.loop import evaluate
+from effdet.evaluation.matching import Fate, Kind, Matching, match
+from effdet.evaluation.mistakes import (
+    ErrorCounts,
+    ImageErrors,
+    count_errors,
+    spread_images,
+    worst_images,
+)
 from effdet.evaluation.report import check_output, format_metrics, write_metrics, write_results
 
 __all__ = [
+    "RECALLS",
+    "BestF1",
+    "ClassCurve",
     "ClassFigures",
     "CocoEvaluator",
+    "ErrorCounts",
+    "Fate",
     "GroundTruth",
+    "ImageErrors",
+    "Kind",
+    "Matching",
     "Metrics",
     "Results",
+    "best_f1",
     "check_output",
+    "class_curves",
+    "confusion_matrix",
+    "count_errors",
     "diagnose",
     "evaluate",
     "format_metrics",
+    "match",
     "score_files",
+    "spread_images",
+    "worst_images",
     "write_metrics",
     "write_results",
 ]

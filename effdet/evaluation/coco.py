@@ -197,7 +197,7 @@ def evaluate_results(
     ground_truth: GroundTruth, results: Results, backend: Evaluator = "faster"
 ) -> Metrics:
     """The figures of ``results`` over all images and categories of ``ground_truth``."""
-    precision, recall = _run_cocoeval(ground_truth, results, backend)
+    precision, recall = run_cocoeval(ground_truth, results, backend)
     return Metrics(
         figures={
             "AP": _mean(precision[..., _ALL, _TOP100]),
@@ -218,7 +218,7 @@ def evaluate_results(
     )
 
 
-def _run_cocoeval(
+def run_cocoeval(
     ground_truth: GroundTruth, results: Results, backend: Evaluator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """COCOeval's precision ``[10, 101, K, 4, 3]`` and recall ``[10, K, 4, 3]``, -1 for "none".

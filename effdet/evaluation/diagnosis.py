@@ -6,13 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from effdet.annotations.table import Floats, Ids
 from effdet.boxes import box_iou
 from effdet.evaluation.files import GroundTruth, Results
+from effdet.evaluation.matching import image_rows, select, truth_boxes, xyxy
 from effdet.names import shown_name
 from effdet.structures import ClassMap
 
@@ -58,9 +56,9 @@ def diagnose(
     Returns:
         Several lines; the last one begins with ``likely cause:`` and says what to do.
     """
-    truth = _boxes(ground_truth)
+    truth = truth_boxes(ground_truth)
     overlap = _overlap(results, truth)
-    confident = _select(results, results.scores > CONFIDENT)
+    confident = select(results, results.scores > CONFIDENT)
     lines = [
         _truth_line(ground_truth, truth),
         _detections_line(results, num_left_out),
@@ -73,39 +71,14 @@ def diagnose(
     return "\n".join(lines)
 
 
-def _boxes(ground_truth: GroundTruth) -> Results:
-    """The boxes to be found, without crowd regions, in the form of results."""
-    rows = [row for row in ground_truth.annotations if not row["iscrowd"]]
-    boxes = Results(
-        image_ids=np.array([row["image_id"] for row in rows], np.int64),
-        category_ids=np.array([row["category_id"] for row in rows], np.int64),
-        boxes=np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4),
-        scores=np.ones(len(rows)),
-    )
-    return Results.join([boxes])
-
-
-def _select(results: Results, mask: NDArray[np.bool_]) -> Results:
-    return Results(
-        image_ids=results.image_ids[mask],
-        category_ids=results.category_ids[mask],
-        boxes=results.boxes[mask],
-        scores=results.scores[mask],
-    )
-
-
-def _xyxy(boxes: Floats) -> Tensor:
-    return torch.from_numpy(np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1))
-
-
 def _overlap(results: Results, truth: Results) -> _Overlap:
     """Best overlaps, image by image; both must be in rising order of image id."""
     any_class, right_class = np.zeros(len(truth)), np.zeros(len(truth))
     found_as = np.zeros(len(truth), np.int64)
-    boxes, found = _xyxy(truth.boxes), _xyxy(results.boxes)
+    boxes, found = xyxy(truth.boxes), xyxy(results.boxes)
     for image_id in np.unique(truth.image_ids):
-        rows = _rows(truth, image_id)
-        columns = _rows(results, image_id)
+        rows = image_rows(truth, image_id)
+        columns = image_rows(results, image_id)
         if columns.start == columns.stop:
             continue
         iou = box_iou(boxes[rows], found[columns]).numpy()  # [boxes, detections]
@@ -115,11 +88,6 @@ def _overlap(results: Results, truth: Results) -> _Overlap:
         same = truth.category_ids[rows][:, None] == results.category_ids[columns][None]
         right_class[rows] = np.where(same, iou, 0).max(axis=1)
     return _Overlap(any_class=any_class, right_class=right_class, found_as=found_as)
-
-
-def _rows(results: Results, image_id: int) -> slice:
-    first, last = (np.searchsorted(results.image_ids, image_id, side) for side in ("left", "right"))
-    return slice(int(first), int(last))
 
 
 def _truth_line(ground_truth: GroundTruth, truth: Results) -> str:
@@ -173,7 +141,7 @@ def _cause(
     num_left_out: int,
 ) -> str:
     """What most probably is wrong, and what to do about it."""
-    confident = _select(results, results.scores > CONFIDENT)
+    confident = select(results, results.scores > CONFIDENT)
     if not len(truth):
         return (
             f"{ground_truth.name} has no boxes; check --val-annotations and its `annotations` list"

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures and detections as text and as files."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import msgspec
+import numpy as np
 
 from effdet.errors import UsageError
 from effdet.evaluation.coco import ClassFigures, Metrics
@@ -88,25 +90,33 @@ def write_results(results: Results, path: str | Path) -> None:
 
     Numbers are written in full, so scoring the file gives the same figures to the last digit. An
     existing file is replaced, whole or not at all.
+
+    Raises:
+        ValueError: for boxes or scores that are not finite.
     """
 
     def write(file: BinaryIO) -> None:
-        separator = "[\n"
+        encode, separator = msgspec.json.Encoder().encode, b"[\n"
         for entry in results:
-            file.write((separator + json.dumps(entry, allow_nan=False)).encode())
-            separator = ",\n"
+            file.write(separator + encode(entry))
+            separator = b",\n"
         file.write(b"\n]\n" if len(results) else b"[]\n")
 
+    if not (np.isfinite(results.boxes).all() and np.isfinite(results.scores).all()):
+        raise ValueError("boxes and scores must be finite")
     check_output(path)
     write_atomically(path, write)
 
 
-def check_output(path: str | Path, others: Iterable[str | Path | None] = ()) -> None:
+def check_output(
+    path: str | Path, others: Iterable[str | Path | None] = (), *, begins: bytes = b""
+) -> None:
     """Refuse a file that could not be written, before hours of work go into its content.
 
     Args:
         path: what is to be written.
         others: files that must not be written over; None is passed over.
+        begins: how a file that may be replaced begins.
 
     Raises:
         UsageError: where ``path`` is a folder, a device, a pipe or a link, in a folder that does
@@ -122,4 +132,8 @@ def check_output(path: str | Path, others: Iterable[str | Path | None] = ()) -> 
         raise UsageError(f"{path}: a link, a device or a pipe; name a file")
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}")
+    if begins and path.is_file() and path.stat().st_size:
+        with path.open("rb") as file:
+            if file.read(len(begins)).lower() != begins:
+                raise UsageError(f"{path}: is there already and is of another kind; name a new one")
     check_name(path)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run was: its figures, its settings, the machine."""
+
+import shlex
+from collections.abc import Sequence
+
+from effdet.page import Section
+from effdet.report.run import RunRecord, number
+
+_STATES = {
+    "finished": "finished",
+    "failed": "ended by an error",
+    "preempted": "ended by a signal",
+    "interrupted": "interrupted",
+}
+_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+
+
+def summary_facts(run: RunRecord) -> dict[str, str]:
+    """The figures at the head of the page."""
+    best, labels = run.best_epoch, run.labels
+    first = run.starts[0] if run.starts else {}
+    epochs = run.status.get("epochs")
+    return {
+        "best AP": _share(best.get("AP")),
+        "AP50": _share(best.get("AP50")),
+        "best epoch": count(best.get("epoch")),
+        "epochs done": f"{len(run.epochs)}" + (f" of {epochs}" if epochs else ""),
+        "state": _state(run),
+        "time": duration(run.seconds),
+        "model": run.setting("model"),
+        "data": run.setting("data"),
+        "training images": count(labels.get("train", {}).get("images")),
+        "validation images": count(labels.get("val", {}).get("images")),
+        "classes": count(len(labels.get("train", {}).get("classes", [])) or None),
+        "started": str(first.get("time", "-"))[:16].replace("T", " "),
+        "device": _device(first),
+    }
+
+
+def add_summary(section: Section, run: RunRecord) -> None:
+    """Facts, the command and what is missing."""
+    section.facts(summary_facts(run))
+    for note in run.notes:
+        section.note(note)
+    if not run.best_epoch:
+        section.note("No epoch was validated: there are curves of the training alone.")
+    error = run.status.get("error")
+    if error:
+        section.note(f"The run ended with: {error}")
+    if run.starts:
+        words = run.starts[-1].get("arguments")
+        section.text("Started with:" if len(run.starts) == 1 else "Last started with:")
+        section.command("python " + shlex.join(map(str, words if isinstance(words, list) else [])))
+
+
+def add_settings(section: Section, run: RunRecord) -> None:
+    """All settings, and the versions of what ran."""
+    rows = [[name, run.setting(name)] for name in run.settings]
+    section.table(["setting", "value"], rows)
+    versions = run.starts[-1].get("versions") if run.starts else None
+    if isinstance(versions, dict):
+        found = [[str(name), str(value)] for name, value in versions.items() if value]
+        section.heading("Versions").table(["package", "version"], found)
+
+
+def figure_row(run: RunRecord) -> list[str]:
+    """The figures of the best epoch, for a table of runs."""
+    best = run.best_epoch
+    return [
+        run.name,
+        *(_share(best.get(name)) for name in _FIGURES),
+        count(best.get("epoch")),
+        str(len(run.epochs)),
+        duration(run.seconds),
+        _state(run),
+    ]
+
+
+FIGURE_HEADER = ["run", *_FIGURES, "best epoch", "epochs", "time", "state"]
+
+
+def differing_settings(runs: Sequence[RunRecord]) -> list[list[str]]:
+    """The settings that are not the same in all runs, a row each."""
+    names = list(dict.fromkeys(name for run in runs for name in run.settings))
+    rows = [
+        [name, *(run.setting(name) if name in run.settings else "-" for run in runs)]
+        for name in names
+        if name != "output"
+    ]
+    return [row for row in rows if len(set(row[1:])) > 1]
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, the two largest that are not 0."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def count(value: object) -> str:
+    """A whole number, or a dash."""
+    found = number(value)
+    return "-" if found is None else f"{found:,.0f}"
+
+
+def _share(value: object) -> str:
+    found = number(value)
+    return "-" if found is None else f"{found:.3f}"
+
+
+def _state(run: RunRecord) -> str:
+    state = str(run.status.get("state", "unknown"))
+    return _STATES.get(state, f"{state}, or killed while {state}")
+
+
+def _device(start: dict[str, object]) -> str:
+    gpus, processes = start.get("gpus"), start.get("world_size", 1)
+    if isinstance(gpus, list) and gpus:
+        gpu = gpus[0]
+        name = gpu.get("name", "GPU") if isinstance(gpu, dict) else gpu
+        return f"{processes} x {name}"
+    cpu = start.get("cpu")
+    return str(cpu.get("model", "CPU")) if isinstance(cpu, dict) else str(start.get("device", "-"))

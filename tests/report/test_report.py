@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``effdet report`` on runs in every state."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from effdet import cli
+from effdet.commands import report
+from effdet.errors import DataError, UsageError, WeightsError
+from effdet.settings.report import ReportConfig
+from tests.page.test_page import Reader
+from tests.test_options import recording, unread
+from tests.tiny import tiny_model
+
+
+@pytest.fixture
+def run(tiny_run: Path, tmp_path: Path) -> Path:
+    """A copy of the run that a test may damage."""
+    return Path(shutil.copytree(tiny_run, tmp_path / "run"))
+
+
+def sections(page: Path) -> list[str]:
+    return re.findall(r"<h2>(.*?)</h2>", page.read_text())
+
+
+ALL = [
+    "Summary", "Training", "Data", "First batches", "Precision and recall", "Classes", "Errors",
+    "Confusion matrix", "Predictions", "Worst images", "Settings",
+]  # fmt: skip
+
+
+def test_a_page_of_one_run_has_every_part(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.run_command(["report", str(run)])
+    assert sections(run / "report.html") == ALL
+    out = capsys.readouterr().out
+    assert f"report in {run}/report.html" in out
+    assert out.strip().splitlines()[-1] == f"next: effdet export {run}/best.pt --format onnx"
+    html = (run / "report.html").read_text()
+    found = Reader(html)
+    assert found.count("img") == 2 + 2 * (6 + 6)  # batches; pairs of six images and the six worst
+    assert "http:" not in html.replace("http://www.w3.org", "")
+    assert len(html) < 5_000_000
+
+
+def test_a_report_replaces_the_one_before_and_leaves_nothing_else(run: Path) -> None:
+    (run / "report.html").write_text("<!DOCTYPE html>old")
+    before = {path.name for path in run.iterdir()}
+    cli.run_command(["report", str(run), "--pictures", "0"])
+    assert "Summary" in (run / "report.html").read_text()
+    assert {path.name for path in run.iterdir()} == before
+
+
+def test_a_file_of_the_run_is_not_replaced_by_its_report(run: Path) -> None:
+    before = (run / "log.jsonl").read_bytes()
+    with pytest.raises(UsageError, match="is there already and is of another kind"):
+        cli.run_command(["report", str(run), "--output", str(run / "log.jsonl")])
+    assert (run / "log.jsonl").read_bytes() == before
+
+
+def test_no_pictures_and_a_score_threshold_where_they_are_asked_for(
+    run: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "page.html"
+    words = ["--pictures", "0", "--score-threshold", "0.25", "--output", str(output)]
+    cli.run_command(["report", str(run), *words])
+    assert sections(output) == [s for s in ALL if s not in ("Predictions", "Worst images")]
+    assert "with a score of at least 0.250" in output.read_text()
+    assert not (run / "report.html").exists()
+
+
+def test_a_moved_data_folder_costs_the_pictures_and_is_said(
+    run: Path, report_data: Path, tmp_path: Path
+) -> None:
+    best = run / "report" / "best.json"
+    content = json.loads(best.read_text())
+    best.write_text(json.dumps(content | {"images": str(tmp_path / "gone")}))
+    cli.run_command(["report", str(run)])
+    page = (run / "report.html").read_text()
+    assert "Pictures of the validation images are left out" in page
+    assert "--data DIR" in page
+    assert "Confusion matrix" in sections(run / "report.html")
+    cli.run_command(["report", str(run), "--data", str(report_data)])
+    assert sections(run / "report.html") == ALL
+
+
+def test_a_run_that_kept_nothing_says_how_to_make_it_and_can(run: Path) -> None:
+    figures = json.loads((run / "report" / "best.json").read_text())["figures"]
+    shutil.rmtree(run / "report")
+    cli.run_command(["report", str(run)])
+    assert f"effdet report {run} --evaluate" in (run / "report.html").read_text()
+    assert "Classes" not in sections(run / "report.html")
+    with tiny_model():
+        cli.run_command(["report", str(run), "--evaluate", "--device", "cpu"])
+    assert "Worst images" in sections(run / "report.html")
+    again = json.loads((run / "report" / "best.json").read_text())["figures"]
+    assert again["AP"] == pytest.approx(figures["AP"], abs=1e-9)
+
+
+def test_a_run_that_died_before_its_first_epoch(run: Path) -> None:
+    for name in ("metrics.csv", "best.pt", "last.pt", "log.jsonl"):
+        (run / name).unlink()
+    shutil.rmtree(run / "report")
+    status = {"state": "failed", "epoch": 1, "epochs": 2, "error": "DataError: <b>bad</b>"}
+    (run / "status.json").write_text(json.dumps(status))
+    cli.run_command(["report", str(run)])
+    page = (run / "report.html").read_text()
+    assert "ended by an error" in page
+    assert "DataError: &lt;b&gt;bad&lt;/b&gt;" in page
+    assert "No epoch was validated" in page
+
+
+def test_a_run_without_validation_has_curves(run: Path) -> None:
+    text = (run / "metrics.csv").read_text().splitlines()
+    header = text[0].split(",")
+    rows = [dict(zip(header, line.split(","))) for line in text[1:]]
+    kept = [name for name in header if not name.startswith(("AP", "AR"))]
+    lines = [",".join(header), *(",".join(r[n] if n in kept else "" for n in header) for r in rows)]
+    (run / "metrics.csv").write_text("\n".join(lines) + "\n")
+    shutil.rmtree(run / "report")
+    cli.run_command(["report", str(run)])
+    assert sections(run / "report.html") == ["Summary", "Training", "Settings"]
+
+
+@pytest.mark.parametrize("name", ["best.json", "truth.json", "labels.json", "batch-1.jpg"])
+def test_damaged_keepsakes_cost_only_their_part(run: Path, name: str) -> None:
+    (run / "report" / name).write_text('{"train": {}}')
+    cli.run_command(["report", str(run)])
+    assert "Training" in sections(run / "report.html")
+    assert "Settings" in sections(run / "report.html")
+
+
+def test_a_file_name_in_best_json_leads_nowhere_else(run: Path) -> None:
+    best = run / "report" / "best.json"
+    content = json.loads(best.read_text())
+    best.write_text(json.dumps(content | {"detections": "../../secret.json"}))
+    cli.run_command(["report", str(run)])
+    assert "expected the name of a file beside it" in (run / "report.html").read_text()
+
+
+def test_hostile_class_names_come_out_as_text(run: Path) -> None:
+    evil = "<script>alert(1)</script><img src=x onerror=alert(1)>"
+    for name in ("truth.json", "labels.json"):
+        path = run / "report" / name
+        path.write_text(path.read_text().replace('"green"', json.dumps(evil)))
+    cli.run_command(["report", str(run)])
+    found = Reader((run / "report.html").read_text())
+    assert found.count("script") == 1
+    assert not any(key == "onerror" for _, attributes in found.elements for key in attributes)
+    assert any(evil[:20] in text for text in found.texts)
+
+
+def test_several_runs_are_compared(run: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    config = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(re.sub(r"(?m)^lr: .*$", "lr: 0.5", config))
+    cli.run_command(["report", str(run), str(other), "--output", str(tmp_path / "all.html")])
+    page = tmp_path / "all.html"
+    assert sections(page) == ["Figures", "Settings that differ", "Training", "AP of each class"]
+    assert re.search(r"<td>lr</td><td>[\d.]+</td><td>0.5</td>", page.read_text())
+    assert not (run / "report.html").exists()
+
+
+def test_runs_of_one_name_are_told_apart(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    other = Path(shutil.copytree(run, tmp_path / "more" / "run"))
+    cli.run_command(["report", str(run), str(other), "--output", str(tmp_path / "all.html")])
+    assert str(other) in (tmp_path / "all.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "message"),
+    [
+        (["{run}", "{run}/../other"], UsageError, "give --output"),
+        (["{run}", "{run}", "--output", "x.html"], UsageError, "named twice"),
+        (["{run}/report"], UsageError, "no run folder"),
+        (["{run}", "--output", "{run}/none/x.html"], UsageError, "there is no folder"),
+        (["{run}", "--pictures", "-1"], UsageError, "pictures must be at least 0"),
+        (["{run}", "--score-threshold", "2"], UsageError, "score_threshold"),
+        (["{run}", "--device", "cpu"], UsageError, "--device does nothing without"),
+        (["{run}", "--data", "{run}/none"], DataError, "none"),
+        (["{run}", "--evaluate"], WeightsError, "best.pt"),
+    ],
+)
+def test_mistakes_are_errors_of_their_kind(
+    run: Path, words: list[str], kind: type[Exception], message: str
+) -> None:
+    (run / "best.pt").unlink()
+    with pytest.raises(kind, match=message):
+        cli.run_command(["report", *(word.format(run=run) for word in words)])
+
+
+def test_every_option_is_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cls, read = recording(ReportConfig)
+    monkeypatch.setattr(report, "ReportConfig", cls)
+    with tiny_model():
+        cli.run_command(["report", str(run), "--evaluate", "--device", "cpu"])
+    assert unread(ReportConfig, read) == set()
