@@ -18,6 +18,7 @@ from effdet.config import (
 )
 from effdet.errors import UsageError
 from effdet.flags import option
+from effdet.settings.anchors import format_anchors, parse_anchors
 from effdet.settings.data import DataConfig
 from effdet.settings.postprocess import PostprocessConfig
 from effdet.settings.values import (
@@ -53,13 +54,19 @@ class TrainConfig(DataConfig, PostprocessConfig):
     """Settings of ``train.py``; the defaults are google/automl's for COCO."""
 
     data: str = option(
-        "shapes", help="data folder in COCO layout, or 'shapes': the built-in set", group="data"
+        "shapes",
+        help="data folder: COCO, VOC, YOLO or CSV; or 'shapes': the built-in set",
+        group="data",
     )
-    train_split: str = option("train", help="split to train on: instances_{split}*.json")
+    train_split: str = option("train", help="split to train on")
     val_split: str = option("val", help="split to validate on")
-    train_annotations: str | None = option(None, help="COCO JSON file instead of --train-split's")
+    train_annotations: str | None = option(
+        None, help="COCO JSON or CSV file instead of --train-split's"
+    )
     train_images: str | None = option(None, help="folder of the training images")
-    val_annotations: str | None = option(None, help="COCO JSON file instead of --val-split's")
+    val_annotations: str | None = option(
+        None, help="COCO JSON or CSV file instead of --val-split's"
+    )
     val_images: str | None = option(None, help="folder of the validation images")
     model: str | None = option(
         None,
@@ -72,6 +79,10 @@ class TrainConfig(DataConfig, PostprocessConfig):
     )
     backbone_padding: Padding | None = option(None, help="padding of the backbone alone")
     fusion: Fusion | None = option(None, help="BiFPN fusion instead of the model's own")
+    anchors: str | None = option(
+        None,
+        help="aspect ratios@scale x sizes an octave, as 1,2,0.5@4x3, instead of the model's own",
+    )
     survival_prob: float | None = option(
         None, help="chance to keep the backbone's last block in training instead of the model's own"
     )
@@ -334,6 +345,8 @@ class TrainConfig(DataConfig, PostprocessConfig):
         changes: dict[str, Any] = {"num_classes": num_classes, "padding": self.padding or "same"}
         if self.image_size is not None:
             changes["image_size"] = size_pair(self.image_size)
+        if self.anchors is not None:
+            changes |= parse_anchors(self.anchors)
         for name in _MODEL_FIELDS:
             if getattr(self, name) is not None:
                 changes[name] = getattr(self, name)
@@ -359,6 +372,10 @@ class TrainConfig(DataConfig, PostprocessConfig):
         for name, value in wanted.items():
             if getattr(self, name) is None and value != getattr(own, name):
                 changes[name] = value
+        if isinstance(like, ModelConfig) and like.name == model:  # others have their own
+            theirs = format_anchors(like)
+            if self.anchors is None and theirs != format_anchors(own):
+                changes["anchors"] = theirs
         usual = dataclasses.replace(own, backbone_padding=changes.get("backbone_padding"))
         if self.backbone_bn_eps is None and eps != usual.backbone_eps:
             changes["backbone_bn_eps"] = eps
@@ -372,7 +389,7 @@ _MODEL_FIELDS = (
 
 SETTLED = (
     "model", "padding", "backbone_padding", "fusion", "backbone_bn_eps", "mean", "std",
-    "image_size",
+    "image_size", "anchors",
 )  # fmt: skip
 """Settings that come from the weights where they are not given."""
 

@@ -23,9 +23,9 @@ PARTS = ("backbone", "bifpn", "box_head", "class_head")
 CLASS_LAYER = ("class_head.predict.pointwise.weight", "class_head.predict.pointwise.bias")
 """The tensors with a row for each anchor and class."""
 
+_ANCHORS = ("num_scales", "aspect_ratios", "anchor_scale")
 _GRAPH = (
-    "backbone", "width", "bifpn_cells", "head_repeats", "min_level", "max_level", "num_scales",
-    "aspect_ratios", "anchor_scale",
+    "backbone", "width", "bifpn_cells", "head_repeats", "min_level", "max_level", *_ANCHORS,
 )  # fmt: skip
 _FLAGS = {
     "padding": "--padding",
@@ -97,6 +97,7 @@ def transfer_weights(
     source: str | Path,
     *,
     partial: bool = False,
+    other_anchors: bool = False,
 ) -> Taken:
     """Fill ``model`` from a detector that may know other classes.
 
@@ -109,11 +110,16 @@ def transfer_weights(
         checkpoint: whose best weights to take.
         source: where it comes from, for people.
         partial: take what fits by name and shape, whatever the file holds.
+        other_anchors: the model's anchors are meant to be of other shapes than the file's; there
+            must be as many.
 
     Raises:
         WeightsError: where the file fits less than that.
     """
     config, found = model.config, checkpoint.model_config
+    if not partial and other_anchors:
+        _check_same_number(found, config, source)
+        found = dataclasses.replace(found, **{name: getattr(config, name) for name in _ANCHORS})
     if not partial:
         _check_same_graph(found, config, source)
     given, ours = checkpoint.best_weights(), model.state_dict()
@@ -215,6 +221,17 @@ def _check_any_class(
         f"{_listed(ours)}; name the data's alike if they are the same, or give --partial-weights "
         "for new ones"
     )
+
+
+def _check_same_number(found: ModelConfig, wanted: ModelConfig, source: str | Path) -> None:
+    """Refuse heads with outputs for another number of anchors than are wanted."""
+    have, want = found.anchors_per_location, wanted.anchors_per_location
+    if have != want:
+        raise WeightsError(
+            f"{source}: its heads are for {have} anchors at a place ({len(found.aspect_ratios)} "
+            f"aspect ratios x {found.num_scales} sizes), --anchors has {want}; give --anchors with "
+            f"{have}, or --partial-weights to begin with new heads"
+        )
 
 
 def _check_same_graph(found: ModelConfig, wanted: ModelConfig, source: str | Path) -> None:

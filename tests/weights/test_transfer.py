@@ -345,3 +345,33 @@ def test_an_unknown_classifier_is_refused(path: Path, values: object, said: str)
     with pytest.raises(WeightsError, match=said) as caught:
         load_classifier(path)
     assert str(caught.value).startswith(f"{path}: ")
+
+
+def with_anchors(checkpoint: Checkpoint, **changes: Any) -> tuple[EfficientDet, Taken]:
+    """A model with anchors that were asked for, and what it took."""
+    model = fresh(1, **changes)
+    class_map = ClassMap(("cat",), (7,))
+    return model, transfer_weights(model, class_map, checkpoint, "a.pt", other_anchors=True)
+
+
+def test_heads_begin_with_those_for_as_many_other_anchors_where_they_are_asked_for() -> None:
+    checkpoint = detector("cat")
+    model, taken = with_anchors(checkpoint, aspect_ratios=(1.0, 3.0, 0.3), anchor_scale=2.0)
+    assert not taken.random
+    assert model.config.aspect_ratios == (1.0, 3.0, 0.3)
+    name = CLASS_LAYER[0]
+    assert torch.equal(model.state_dict()[name], checkpoint.model[name])
+
+
+def test_heads_for_another_number_of_anchors_are_refused_with_the_reason() -> None:
+    with pytest.raises(WeightsError) as caught:
+        with_anchors(detector("cat"), aspect_ratios=(1.0, 2.0, 0.5, 4.0))
+    assert str(caught.value) == (
+        "a.pt: its heads are for 9 anchors at a place (3 aspect ratios x 3 sizes), --anchors has "
+        "12; give --anchors with 9, or --partial-weights to begin with new heads"
+    )
+
+
+def test_other_anchors_excuse_no_other_difference() -> None:
+    with pytest.raises(WeightsError, match="bifpn_cells 2, not"):
+        with_anchors(detector("cat", bifpn_cells=2), aspect_ratios=(1.0, 3.0, 0.3))

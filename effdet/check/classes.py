@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Categories: their ids and names, what splits share, and how many boxes each has."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from effdet.annotations import AnnotationError, check_classes
+from effdet.check.findings import Example, Findings
+from effdet.check.reading import Split
+from effdet.errors import one_line, shown
+
+BACKGROUND = {"background", "__background__", "_background_", "bg", "back_ground"}
+FEW = 10
+"""Boxes of a class, below which nothing can be learnt of it."""
+
+IMBALANCE = 100
+"""Times the boxes of the rarest class."""
+
+Counts = dict[int, int]
+"""Boxes by category id."""
+
+
+def check_categories(splits: Sequence[Split], findings: Findings) -> None:
+    """Look at the categories of all splits; ``train`` is what the others are measured by."""
+    told: list[dict[int, str]] = []
+    for split in splits:
+        names = categories(split)
+        if names not in told:  # what all splits share is told once
+            told.append(names)
+            _check_ids(split, names, findings)
+            _check_names(split, names, findings)
+    _check_agreement(splits, findings)
+    _check_counts(splits, findings)
+
+
+def categories(split: Split) -> dict[int, str]:
+    """Names by category id."""
+    table = split.table
+    return dict(zip(table.category_ids.tolist(), table.category_names, strict=True))
+
+
+def counts(split: Split) -> Counts:
+    """Boxes of each category, crowd regions left out."""
+    table = split.table
+    found = np.bincount(table.category_index[~table.crowd], minlength=len(table.category_ids))
+    return dict(zip(table.category_ids.tolist(), found.tolist(), strict=True))
+
+
+def _check_ids(split: Split, names: dict[int, str], findings: Findings) -> None:
+    low, high = min(names), max(names)
+    if low == 0:
+        example = Example(split=split.name, text=f"id 0 is {shown(names[0])}")
+        findings.add("ids.from_zero", split.name, [example], 1)
+    gaps = high - low + 1 - len(names)
+    text = f"{len(names)} categories with ids from {low} to {high}"
+    findings.add("ids.gaps", split.name, [Example(split=split.name, text=text)], gaps)
+
+
+def _check_names(split: Split, names: dict[int, str], findings: Findings) -> None:
+    alike: dict[str, list[int]] = defaultdict(list)
+    for id_, name in names.items():
+        plain = "".join(name.casefold().split())
+        if plain:
+            alike[plain].append(id_)
+        if plain in BACKGROUND:
+            findings.add("classes.background", split.name, [_example(split, names, id_)], 1)
+    for ids in alike.values():
+        if len(ids) > 1:
+            text = ", ".join(f"id {id_} is {shown(names[id_])}" for id_ in ids[:8])
+            example = Example(split=split.name, text=text)
+            findings.add("classes.same_name", split.name, [example], len(ids) - 1)
+
+
+def _example(split: Split, names: dict[int, str], id_: int, text: str = "") -> Example:
+    start = f"{shown(names[id_])} (id {id_})"
+    return Example(split=split.name, text=start + (f": {text}" if text else ""))
+
+
+def _training(splits: Sequence[Split]) -> Split | None:
+    return next((split for split in splits if split.name.startswith("train")), None)
+
+
+def _check_agreement(splits: Sequence[Split], findings: Findings) -> None:
+    """The categories of every split against those of training."""
+    train = _training(splits)
+    if train is None:
+        return
+    for split in splits:
+        names = categories(split)
+        try:
+            renamed = check_classes(split.table.name, names, train.table.class_map())
+        except AnnotationError as error:
+            example = Example(split=split.name, text=one_line(error))
+            findings.add("splits.classes_differ", split.name, [example], 1)
+            continue
+        examples = (
+            Example(split=split.name, text=f"id {i} is {shown(here)} here and {shown(there)} there")
+            for i, here, there in renamed
+        )
+        findings.add("splits.classes_renamed", split.name, examples, len(renamed))
+
+
+def _check_counts(splits: Sequence[Split], findings: Findings) -> None:
+    """Classes without boxes, with few, with many more than others."""
+    if not splits:
+        return
+    base = _training(splits) or splits[0]
+    names, in_base = categories(base), counts(base)
+    total = dict.fromkeys(names, 0)
+    for split in splits:
+        for id_, count in counts(split).items():
+            total[id_] = total.get(id_, 0) + count
+    _add_classes(findings, "classes.no_instances", base, names, {
+        id_: "" for id_ in names if not total[id_]
+    })  # fmt: skip
+    _add_classes(findings, "classes.few_instances", base, names, {
+        id_: f"{count} boxes" for id_, count in in_base.items() if 0 < count < FEW
+    })  # fmt: skip
+    used = {id_: count for id_, count in in_base.items() if count}
+    if used and max(used.values()) > IMBALANCE * min(used.values()):
+        most, least = max(used, key=used.__getitem__), min(used, key=used.__getitem__)
+        text = (
+            f"{shown(names[most])} has {used[most]:,} boxes, {shown(names[least])} {used[least]:,}"
+        )
+        example = Example(split=base.name, text=text)
+        findings.add("classes.imbalance", base.name, [example], 1)
+    _check_shared(splits, findings)
+
+
+def _check_shared(splits: Sequence[Split], findings: Findings) -> None:
+    """Classes that only one of training and validation has boxes of."""
+    train = _training(splits)
+    val = next((split for split in splits if split.name.startswith("val")), None)
+    if train is None or val is None:
+        return
+    in_train, in_val = counts(train), counts(val)
+    _add_classes(findings, "classes.only_in_train", train, categories(train), {
+        id_: f"{count:,} boxes, none in {val.name}"
+        for id_, count in in_train.items() if count and not in_val.get(id_)
+    })  # fmt: skip
+    _add_classes(findings, "classes.only_in_val", val, categories(val), {
+        id_: f"{count:,} boxes, none in {train.name}"
+        for id_, count in in_val.items() if count and not in_train.get(id_)
+    })  # fmt: skip
+
+
+def _add_classes(
+    findings: Findings, id_: str, split: Split, names: dict[int, str], found: dict[int, str]
+) -> None:
+    examples = (_example(split, names, category, text) for category, text in found.items())
+    findings.add(id_, split.name, examples, len(found))
