@@ -41,7 +41,7 @@ def csv_value(value: Any) -> Any:
     return "'" + value if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
-def json_text(value: Any, indent: int) -> str:
+def json_text(value: Any, indent: int | None) -> str:
     """``value`` as JSON in UTF-8: letters of all languages, what is not printable as its escape.
 
     Raises:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The things that travel through the package: targets, batches, detections and the class map."""
 
+import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -102,6 +104,45 @@ class Detections:
             scores=self.scores.to(device),
             labels=self.labels.to(device),
         )
+
+    def to_arrays(self, class_map: "ClassMap | None" = None) -> dict[str, Any]:
+        """NumPy arrays under the names of ``supervision.Detections``: ``Detections(**arrays)``.
+
+        Args:
+            class_map: adds the names of the classes.
+
+        Returns:
+            ``xyxy`` ``[N, 4]`` float32 in pixels of the original image, ``confidence`` ``[N]``
+            float32 in [0, 1], ``class_id`` ``[N]`` int64 from 0, and with a class map ``data``:
+            ``{"class_name": [N] text}``.
+        """
+        arrays: dict[str, Any] = {
+            "xyxy": self.boxes.cpu().numpy(),
+            "confidence": self.scores.cpu().numpy(),
+            "class_id": self.labels.cpu().numpy(),
+        }
+        if class_map is not None:
+            names = [class_map.name(label) for label in self.labels.tolist()]
+            arrays["data"] = {"class_name": np.array(names, dtype=str)}
+        return arrays
+
+    def to_supervision(self, class_map: "ClassMap | None" = None) -> Any:
+        """The same as ``supervision.Detections``, for that package's annotators and trackers.
+
+        Args:
+            class_map: adds the names of the classes as ``data["class_name"]``.
+
+        Raises:
+            UsageError: where the package ``supervision`` is not installed.
+        """
+        try:
+            supervision = importlib.import_module("supervision")
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f"to_supervision needs the package {error.name}: pip install supervision; "
+                "to_arrays gives the same without it"
+            ) from error
+        return supervision.Detections(**self.to_arrays(class_map))
 
 
 @dataclass(frozen=True)

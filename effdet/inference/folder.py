@@ -1,29 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Detections of many image files: a folder with a picture for each, and one JSON."""
+"""Predictions of many images and videos: a new folder with pictures and records."""
 
 import contextlib
-import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from tqdm import tqdm
 
-from effdet.data.transforms import size_of
 from effdet.errors import DataError
 from effdet.files import new_folder
-from effdet.inference.draw import draw
-from effdet.inference.predict import Detector, batches
-from effdet.inference.sources import read_image
-from effdet.names import file_name, json_text
-from effdet.postprocess import Postprocess
-from effdet.settings import MAX_PIXELS
-from effdet.structures import ClassMap, Detections
-
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
-"""Formats that a picture keeps from its image; all others become PNG."""
+from effdet.inference.coco import Coco, find_image_ids
+from effdet.inference.naming import OutputNames
+from effdet.inference.outputs import Crops, Csv, Output, Pictures, YoloLabels
+from effdet.inference.predict import Detector
+from effdet.inference.predictions import Predictions
+from effdet.inference.reading import Picture, ReadSettings, Unread, read_sources
+from effdet.inference.search import Search
+from effdet.inference.sources import AnySource, ImageSource, VideoSource
+from effdet.inference.streaming import find_in_all
+from effdet.inference.video import import_av
+from effdet.settings import Save
 
 
 @dataclass(kw_only=True)
@@ -31,86 +30,174 @@ class FolderReport:
     """What :func:`predict_to_folder` did.
 
     Attributes:
-        predictions: the file that it wrote.
-        num_images: images that went through the model.
+        folder: where it wrote.
+        num_images: images that went through the model, frames of videos among them.
         num_detections: detections in all of them.
-        failed: file -> what is wrong with it.
-        notes: file -> what of it was not used, such as further frames.
+        seconds: that reading, finding and writing took.
+        failed: source -> what is wrong with it.
+        cut_short: video -> why its end is missing; what was found before is there.
+        notes: source -> what of it was not used, such as further frames.
     """
 
-    predictions: Path
+    folder: Path
     num_images: int = 0
     num_detections: int = 0
-    failed: dict[Path, str] = field(default_factory=dict)
-    notes: dict[Path, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    failed: dict[str, str] = field(default_factory=dict)
+    cut_short: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def predictions(self) -> Path:
+        """Where our own record is, if it was wanted."""
+        return self.folder / Predictions.FILE
+
+    @property
+    def images_per_second(self) -> float:
+        """Of the whole way from file to file."""
+        return self.num_images / self.seconds if self.seconds else 0.0
 
     def check(self) -> None:
         """Raise :class:`DataError` that names what failed, if anything did."""
+        texts = list(self.cut_short.values())
         if self.failed:
             total = self.num_images + len(self.failed)
             errors = "; ".join(self.failed.values())
-            raise DataError(f"{len(self.failed)} of {total} images could not be read: {errors}")
+            texts.append(f"{len(self.failed)} of {total} images could not be read: {errors}")
+        if texts:
+            raise DataError("; ".join(texts))
 
 
 def predict_to_folder(
     detector: Detector,
-    sources: Sequence[Path],
+    sources: Sequence[AnySource | Path],
     output: str | Path,
     *,
+    save: Sequence[Save] = ("pictures", "json"),
+    read: ReadSettings | None = None,
+    annotations: str | Path | None = None,
+    yolo_scores: bool = False,
     batch_size: int = 8,
     classes: Sequence[str] = (),
-    max_pixels: int = MAX_PIXELS,
-    **settings: Any,
+    **options: Any,
 ) -> FolderReport:
-    """Write a picture with boxes for each image, and ``predictions.json``, into a new folder.
+    """Write what is found in images and videos into a new folder.
 
-    An image that cannot be decoded does not stop the others; it is in the report, and under
-    ``failed`` in the file; where none can be, nothing is left behind. The file's content::
+    ``save`` says what is written:
+
+    - ``pictures``: a picture with boxes for each image, an MP4 video with boxes for each video;
+    - ``json``: ``predictions.json``, see below;
+    - ``coco``: ``coco_results.json`` in COCO's results format and, unless the ids are those of
+      ``annotations``, ``coco_images.json``, which numbers the images;
+    - ``csv``: ``detections.csv``, a row a detection;
+    - ``yolo``: ``labels/NAME.txt`` for each image, and ``data.yaml`` with the names;
+    - ``crops``: ``crops/CLASS/NAME_1.jpg`` for each detection.
+
+    An image that cannot be read does not stop the others, and of a video that breaks off all before
+    that is kept; both are in the report and in the file. Where nothing can be read, nothing is left
+    behind. An interrupt leaves whole files of what was found till then. The content of
+    ``predictions.json``::
 
         {"class_map": {"names": [...], "category_ids": [...]},
          "settings": {"nms": "hard", "score_threshold": 0.3, ...},
          "images": [{"file": "photos/a.jpg", "picture": "a.jpg", "width": 640, "height": 480,
                      "detections": [{"name": "dog", "category_id": 18, "score": 0.91,
                                      "box": [x1, y1, x2, y2]}, ...]}, ...],
-         "failed": [{"file": "photos/b.jpg", "error": "..."}]}
+         "failed": [{"file": "photos/b.jpg", "error": "..."}],
+         "videos": [{"file": "clip.mp4", "predictions": "clip.jsonl", "video": "clip.mp4",
+                     "num_frames": 250, "num_detections": 317}]}
 
-    Boxes are in pixels of the upright image; ``picture`` is relative to the folder. An image has a
-    ``note`` where its file holds more than was used, such as further frames.
+    Boxes are in pixels of the upright image; names are relative to the folder. A line of
+    ``clip.jsonl`` has the ``frame``, from 0, its ``time`` in seconds, ``width``, ``height`` and
+    ``detections``. An image has a ``note`` where its file holds more than was used, a video an
+    ``error`` where it breaks off.
 
     Args:
         detector: finds the objects.
-        sources: image files, such as :func:`expand_sources` gives.
+        sources: images and videos, such as :func:`expand_sources` gives.
         output: folder that does not exist yet or is empty.
+        save: what is written.
+        read: how sources are read.
+        annotations: COCO annotation file that gives the images' ids, by their file names.
+        yolo_scores: whether a line for YOLO ends with the score.
         batch_size: images that go through the model at once.
         classes: names of the classes that are wanted; all if empty.
-        max_pixels: larger images are refused before they are decoded.
-        settings: fields of :class:`PostprocessConfig`.
+        options: ``tta``, ``tile`` and ``tile_overlap`` of :meth:`Detector.predict`, and fields of
+            :class:`PostprocessConfig`.
 
     Raises:
-        UsageError: for a folder that is not empty, or an unknown class or setting.
-        DataError: where no image can be decoded.
+        UsageError: for a folder that is not empty, an unknown class or setting, a missing package.
+        DataError: where nothing can be read, or an image is not in ``annotations``.
     """
-    process = detector.build_postprocess(classes, **settings)
-    parts = batches(sources, batch_size)
+    read = read or ReadSettings()
+    known = [ImageSource(place) if isinstance(place, Path) else place for place in sources]
+    if any(isinstance(source, VideoSource) for source in known):
+        import_av()  # before anything is done
+    search = detector.build_search(classes, batch_size=batch_size, **options)
+    image_ids = None if annotations is None else find_image_ids(known, annotations)
+    looks = {"tta": len(search.views) > 1, "tile": search.tile, "tile_overlap": search.tile_overlap}
+    settings = asdict(search.process.config) | {"classes": list(classes)} | looks
+    head = {"class_map": detector.class_map.to_dict(), "settings": settings}
     with _folder_for_something(Path(output)) as folder:
-        report = FolderReport(predictions=folder / "predictions.json")
-        pictures = {path: folder / name for path, name in zip(sources, picture_names(sources))}
-        rows = []
-        with tqdm(total=len(sources), unit="image", disable=None) as progress:
-            for paths in parts:
-                images = _decode(paths, report, max_pixels)
-                rows += _predict_batch(detector, process, images, pictures, report)
-                progress.update(len(paths))
-        if not rows:
-            report.check()
-        content = {
-            "class_map": detector.class_map.to_dict(),
-            "settings": asdict(process.config) | {"classes": list(classes)},
-            "images": rows,
-            "failed": [{"file": str(p), "error": error} for p, error in report.failed.items()],
+        names, class_map = OutputNames(), detector.class_map
+        outputs: dict[str, Output] = {
+            "pictures": Pictures(folder, names, class_map),
+            "json": Predictions(folder, names, class_map, head, "pictures" in save),
+            "coco": Coco(folder, class_map, image_ids),
+            "csv": Csv(folder, class_map),
+            "yolo": YoloLabels(folder, names, class_map, yolo_scores),
+            "crops": Crops(folder, names, class_map),
         }
-        report.predictions.write_text(json_text(content, indent=1) + "\n", encoding="utf-8")
+        report = FolderReport(folder=folder)
+        _run(search, known, read, [outputs[name] for name in outputs if name in save], report)
+    if not report.num_images:
+        report.check()
     return report
+
+
+def _run(
+    search: Search,
+    sources: Sequence[AnySource],
+    read: ReadSettings,
+    outputs: Sequence[Output],
+    report: FolderReport,
+) -> None:
+    """Read, find and write; the outputs are closed whatever happens."""
+    start = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        for output in outputs:
+            stack.callback(output.close)
+        total = None if any(isinstance(s, VideoSource) for s in sources) else len(sources)
+        bar = stack.enter_context(tqdm(total=total, unit="image", disable=None))
+        items = read_sources(sources, read, 2 * search.batch_size + read.num_workers)
+        stack.callback(items.close)
+        for item in find_in_all(search, items):
+            bar.update()
+            if isinstance(item, Unread):
+                _note_unread(item, outputs, report)
+                continue
+            picture, found = item
+            _note_picture(picture, len(found), report)
+            for output in outputs:
+                output.add(picture, found)
+            if len(sources) == 1 and picture.video is not None:
+                bar.total = picture.video.frames_wanted(read.every, read.max_frames)
+    report.seconds = time.perf_counter() - start
+
+
+def _note_picture(picture: Picture, num_detections: int, report: FolderReport) -> None:
+    report.num_images += 1
+    report.num_detections += num_detections
+    if picture.note is not None:
+        report.notes[str(picture.source)] = picture.note
+
+
+def _note_unread(unread: Unread, outputs: Sequence[Output], report: FolderReport) -> None:
+    kept = report.cut_short if unread.is_rest else report.failed
+    kept[str(unread.source)] = str(unread.error)
+    for output in outputs:
+        if isinstance(output, Predictions):
+            output.fail(unread)
 
 
 @contextlib.contextmanager
@@ -126,69 +213,3 @@ def _folder_for_something(output: Path) -> Iterator[Path]:
         if not existed:
             with contextlib.suppress(OSError):  # there is something in it
                 folder.rmdir()
-
-
-def picture_names(paths: Iterable[Path]) -> list[str]:
-    """A file name for each picture: that of its image, as :func:`file_name` makes it harmless.
-
-    Where it was given before, it is numbered.
-    """
-    names: list[str] = []
-    used: set[str] = set()
-    for path in paths:
-        suffix = path.suffix if path.suffix.lower() in PICTURE_SUFFIXES else ".png"
-        name, number = file_name(path.stem, suffix), 1
-        while name.casefold() in used:  # some file systems do not tell cases apart
-            number += 1
-            name = file_name(path.stem, f"_{number}{suffix}")
-        used.add(name.casefold())
-        names.append(name)
-    return names
-
-
-def _predict_batch(
-    detector: Detector,
-    process: Postprocess,
-    images: Mapping[Path, Tensor],
-    pictures: Mapping[Path, Path],
-    report: FolderReport,
-) -> list[dict[str, Any]]:
-    """Draw the pictures of a batch and count; a row of ``predictions.json`` for each."""
-    found = detector.detect(list(images.values()), process) if images else []
-    rows = []
-    for (path, image), detections in zip(images.items(), found, strict=True):
-        draw(image, detections, detector.class_map, pictures[path])
-        row = {"file": str(path), "picture": pictures[path].name}
-        if path in report.notes:
-            row["note"] = report.notes[path]
-        rows.append(row | _describe(image, detections, detector.class_map))
-    report.num_images += len(rows)
-    report.num_detections += sum(len(detections) for detections in found)
-    return rows
-
-
-def _describe(image: Tensor, detections: Detections, class_map: ClassMap) -> dict[str, Any]:
-    height, width = size_of(image)
-    boxes, scores = detections.boxes.tolist(), detections.scores.tolist()
-    rows = [
-        {
-            "name": class_map.name(label),
-            "category_id": class_map.category_ids[label],
-            "score": round(score, 5),
-            "box": [round(value, 2) for value in box],
-        }
-        for box, score, label in zip(boxes, scores, detections.labels.tolist(), strict=True)
-    ]
-    return {"width": width, "height": height, "detections": rows}
-
-
-def _decode(paths: Sequence[Path], report: FolderReport, max_pixels: int) -> dict[Path, Tensor]:
-    """The images that can be decoded; what is to be said of the others goes into the report."""
-    images = {}
-    for path in paths:
-        note = functools.partial(report.notes.__setitem__, path)
-        try:
-            images[path] = read_image(path, max_pixels, note=note)
-        except DataError as error:
-            report.failed[path] = str(error)
-    return images

@@ -1,27 +1,84 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From weights to a detector."""
+"""From weights, or from an exported file, to a detector."""
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from effdet.distributed import pick_device
-from effdet.inference.predict import Detector
+from effdet.errors import UsageError
+from effdet.export import ExportedNetwork, is_exported, open_exported
+from effdet.inference.predict import Detector, Size
+from effdet.postprocess import Postprocess
+from effdet.structures import Detections
 from effdet.weights import load_detector, load_model
 
 
-def load(weights: str | Path, *, device: str | None = None, use_ema: bool = True) -> Detector:
-    """The detector in a weights file, ready to predict.
+def load(
+    weights: str | Path,
+    *,
+    device: str | None = None,
+    use_ema: bool = True,
+    image_size: tuple[int, int] | None = None,
+    channels_last: bool = True,
+    trust_code: bool = False,
+) -> Detector:
+    """The detector in a weights file, or in a file of ``effdet export``, ready to predict.
 
     Args:
         weights: a file such as ``runs/mine/best.pt``, one of another program that this toolkit
             reads, or the name of a public release (see ``effdet download --list``), which is
-            fetched unless it was before.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; a GPU if there is one where not given.
+            fetched unless it was before; or an exported ``.onnx``, ``.xml`` or ``.pt2``.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; a GPU if there is one where not given. Exported
+            files run on the CPU.
         use_ema: take the averaged weights where the file has them.
+        image_size: ``(height, width)`` of the network input where it is not the model's own.
+        channels_last: keep the weights channels-last in memory.
+        trust_code: run a ``.pt2``, which is code and not only numbers.
 
     Raises:
         WeightsError: where the file is missing, damaged or holds no model of this toolkit.
-        UsageError: for an unknown name.
+        UsageError: for an unknown name, a ``.pt2`` that is not trusted, or a size that an exported
+            file does not take.
+        ExportError: where a package that runs the file is missing.
     """
+    if is_exported(weights):
+        network = open_exported(weights, trust_code=trust_code, device=device)
+        if image_size not in (None, network.info.model_config.image_size):
+            raise UsageError(f"{weights}: its image size is fixed; export it with --image-size")
+        return ExportedDetector(network)
     checkpoint = load_detector(weights, use_ema=use_ema)
-    model = load_model(checkpoint, weights, use_ema=use_ema)
-    return Detector(model.to(pick_device(device)), checkpoint.model_config, checkpoint.class_map)
+    model = load_model(checkpoint, weights, use_ema=use_ema, channels_last=channels_last)
+    config = checkpoint.model_config
+    if image_size is not None:
+        config = dataclasses.replace(config, image_size=image_size)
+    return Detector(model.to(pick_device(device)), config, checkpoint.class_map)
+
+
+class ExportedDetector(Detector):
+    """A detector that runs an exported file; where that has the post-processing inside, with it."""
+
+    model: ExportedNetwork
+
+    def __init__(self, network: ExportedNetwork) -> None:
+        """Take ``network``, which says itself how it is used."""
+        info = network.info
+        super().__init__(network, info.model_config, info.class_map)
+
+    def build_postprocess(self, classes: Sequence[str] = (), **settings: Any) -> Postprocess:
+        """As the base class, as far as the file leaves it open."""
+        wanted = super().build_postprocess(classes, **settings)
+        return self.model.build_postprocess(wanted.config, wanted.class_map)
+
+    def _detect(
+        self, images: Sequence[Tensor], process: Postprocess, size: Size, flip: bool
+    ) -> list[Detections]:
+        if size != self.config.image_size:
+            raise UsageError(
+                "an exported file has one input size, test-time augmentation needs several; "
+                "use it with the weights"
+            )
+        return super()._detect(images, process, size, flip)

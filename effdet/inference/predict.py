@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """From images to detections."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,16 @@ from effdet.anchors import build_anchors
 from effdet.config import ModelConfig
 from effdet.data.transforms import letterbox, size_of
 from effdet.errors import UsageError, nearest
-from effdet.inference.sources import Source, read_image
+from effdet.inference.reading import ReadSettings, in_batches
+from effdet.inference.search import Search, build_views, mirror
+from effdet.inference.sources import Source, expand_sources, read_image
+from effdet.inference.streaming import Prediction, stream
+from effdet.inference.tiles import TILE_OVERLAP, check_tiles
 from effdet.postprocess import Postprocess
 from effdet.settings import FOR_PEOPLE, PostprocessConfig
 from effdet.structures import ClassMap, Detections, Target
 
-Item = TypeVar("Item")
+Size = tuple[int, int]
 
 
 class Detector:
@@ -43,7 +47,7 @@ class Detector:
         self.config = config
         self.class_map = class_map
         self.postprocess = postprocess
-        self._anchors = build_anchors(config)
+        self._anchors_of: dict[tuple[Size, torch.device], Tensor] = {}
 
     @property
     def device(self) -> torch.device:
@@ -57,7 +61,15 @@ class Detector:
 
     @overload
     def predict(
-        self, source: Source, *, batch_size: int = 8, classes: Sequence[str] = (), **settings: Any
+        self,
+        source: Source,
+        *,
+        batch_size: int = 8,
+        classes: Sequence[str] = (),
+        tta: bool = False,
+        tile: int = 0,
+        tile_overlap: float = TILE_OVERLAP,
+        **settings: Any,
     ) -> Detections: ...
 
     @overload
@@ -67,6 +79,9 @@ class Detector:
         *,
         batch_size: int = 8,
         classes: Sequence[str] = (),
+        tta: bool = False,
+        tile: int = 0,
+        tile_overlap: float = TILE_OVERLAP,
         **settings: Any,
     ) -> list[Detections]: ...
 
@@ -76,31 +91,103 @@ class Detector:
         *,
         batch_size: int = 8,
         classes: Sequence[str] = (),
+        tta: bool = False,
+        tile: int = 0,
+        tile_overlap: float = TILE_OVERLAP,
         **settings: Any,
     ) -> Detections | list[Detections]:
         """Detections of one image, or of each in a list.
 
         Args:
-            source: file, Pillow image or ``[3, H, W]`` uint8 RGB tensor; or a list of those.
-            batch_size: images that go through the model at once.
+            source: file, https address, Pillow image or ``[3, H, W]`` uint8 RGB tensor; or a list
+                of those.
+            batch_size: images, or tiles of one, that go through the model at once.
             classes: names of the classes that are wanted; all if empty.
+            tta: test-time augmentation, see :func:`~effdet.inference.search.build_views`.
+            tile: side in pixels of tiles that are looked at besides the whole image, for small
+                objects in large images, see :mod:`effdet.inference.tiles`; 0 for none.
+            tile_overlap: share of a tile that the next one shows again, 0-0.9; objects up to that
+                size are whole in one tile at least.
             settings: fields of :class:`PostprocessConfig` for this call, such as
-                ``score_threshold=0.5`` or ``max_detections=10``.
+                ``score_threshold=0.5``, ``max_detections=10`` or ``nms="gaussian"``.
 
         Returns:
             Detections on the CPU in pixels of the image, after a file's EXIF rotation.
 
         Raises:
-            DataError: for a file that cannot be decoded.
+            DataError: for a file or address that cannot be had or decoded.
             UsageError: for an unknown class or setting.
         """
         if isinstance(source, str | Path | Tensor) or not isinstance(source, Sequence):
-            return self.predict([source], classes=classes, **settings)[0]
-        process = self.build_postprocess(classes, **settings)
+            source, is_one = [source], True
+        else:
+            is_one = False
+        search = self.build_search(
+            classes, batch_size=batch_size, tta=tta, tile=tile, tile_overlap=tile_overlap,
+            **settings,
+        )  # fmt: skip
         found: list[Detections] = []
-        for batch in batches(source, batch_size):
-            found += self.detect([read_image(item) for item in batch], process)
-        return found
+        for batch in in_batches(source, batch_size):
+            found += search([read_image(item) for item in batch])
+        return found[0] if is_one else found
+
+    def stream(
+        self,
+        source: str | Path | Sequence[str | Path],
+        *,
+        batch_size: int = 1,
+        read: ReadSettings | None = None,
+        classes: Sequence[str] = (),
+        **options: Any,
+    ) -> Iterator[Prediction]:
+        """Detections of each image and each frame of a video, stream or camera, as they come.
+
+        Nothing is kept: a video of any length takes the memory of a few frames, which threads
+        decode while the model works.
+
+        Args:
+            source: words as :func:`~effdet.inference.sources.expand_sources` takes, such as
+                ``"clip.mp4"``, ``"webcam:0"``, ``"rtsp://..."`` or a folder.
+            batch_size: frames that go through the model at once; a camera waits for so many.
+            read: such as ``ReadSettings(every=5, max_frames=100)``.
+            classes: names of the classes that are wanted; all if empty.
+            options: ``tta``, ``tile``, ``tile_overlap`` and settings, as of :meth:`predict`.
+
+        Yields:
+            :class:`Prediction`: the pixels, where they are from, and what was found in them.
+
+        Raises:
+            DataError: for an image that cannot be read; of a video that ends early or is damaged,
+                after all of its frames.
+            UsageError: for an unknown class or setting, and without the package for videos.
+        """
+        search = self.build_search(classes, batch_size=batch_size, **options)
+        words = [source] if isinstance(source, str | Path) else source
+        return stream(search, expand_sources(words), read or ReadSettings())
+
+    def build_search(
+        self,
+        classes: Sequence[str] = (),
+        *,
+        batch_size: int = 8,
+        tta: bool = False,
+        tile: int = 0,
+        tile_overlap: float = TILE_OVERLAP,
+        **settings: Any,
+    ) -> Search:
+        """How :meth:`predict` looks at images, for many of them."""
+        if batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, got {batch_size}")
+        check_tiles(tile, tile_overlap)
+        process = self.build_postprocess(classes, **settings)
+        return Search(
+            detect=self._detect,
+            process=process,
+            views=build_views(self.config, process, self._anchors, tta),
+            tile=tile,
+            tile_overlap=tile_overlap,
+            batch_size=batch_size,
+        )
 
     def build_postprocess(self, classes: Sequence[str] = (), **settings: Any) -> Postprocess:
         """This detector's post-processing with the changes of :meth:`predict`."""
@@ -109,27 +196,40 @@ class Detector:
             if name not in known:
                 raise UsageError(f"unknown setting {name!r}{nearest(name, known)}")
         return Postprocess(
-            anchors=self._anchors_on_device(),
+            anchors=self._anchors(self.config.image_size),
             config=replace(self.postprocess, **settings),
             class_map=_only(self.class_map, classes) if classes else self.class_map,
         )
 
-    @torch.no_grad()
     def detect(self, images: Sequence[Tensor], process: Postprocess) -> list[Detections]:
         """Detections of ``[3, H, W]`` uint8 images of any sizes, as one batch, on the CPU."""
+        return self._detect(images, process, self.config.image_size, False)
+
+    @torch.no_grad()
+    def _detect(
+        self, images: Sequence[Tensor], process: Postprocess, size: Size, flip: bool
+    ) -> list[Detections]:
+        """The same at an input size ``(height, width)``, of the mirrored images where wanted."""
         config = self.config
         inputs, targets = [], []
         for image in images:
-            pixels, scale = letterbox(image, config.image_size, config.mean, config.std)
+            seen = image.flip(-1) if flip else image
+            pixels, scale = letterbox(seen, size, config.mean, config.std)
             inputs.append(pixels)
             targets.append(_no_boxes(size_of(image), scale))
         batch = torch.stack(inputs).to(self.device, memory_format=torch.channels_last)
         cls_logits, box_deltas = self.model(batch)
-        return [found.to("cpu") for found in process(cls_logits, box_deltas, targets)]
+        found = [one.to("cpu") for one in process(cls_logits, box_deltas, targets)]
+        if not flip:
+            return found
+        return [mirror(one, size_of(image)[1]) for one, image in zip(found, images, strict=True)]
 
-    def _anchors_on_device(self) -> Tensor:
-        self._anchors = self._anchors.to(self.device)
-        return self._anchors
+    def _anchors(self, size: Size) -> Tensor:
+        """``[A, 4]`` of an input size, where the model is; those of the last sizes are kept."""
+        key = (size, self.device)
+        if key not in self._anchors_of:
+            self._anchors_of[key] = build_anchors(self.config, size, self.device)
+        return self._anchors_of[key]
 
 
 def _only(class_map: ClassMap, names: Sequence[str]) -> ClassMap:
@@ -153,10 +253,3 @@ def _no_boxes(size: tuple[int, int], scale: float) -> Target:
         scale=scale,
         size=size,
     )
-
-
-def batches(items: Sequence[Item], batch_size: int) -> list[Sequence[Item]]:
-    """``items`` in their order, ``batch_size`` at a time."""
-    if batch_size < 1:
-        raise UsageError(f"batch_size must be at least 1, got {batch_size}")
-    return [items[start : start + batch_size] for start in range(0, len(items), batch_size)]

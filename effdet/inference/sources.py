@@ -1,24 +1,90 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a detector can be given: files, folders, glob patterns, Pillow images and tensors."""
+"""What a detector can be given: images, folders, globs, lists, addresses, videos, cameras."""
 
 import glob
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from effdet.data.images import Note, decode_image, ignore_notes
+from effdet.data.images import Note, decode_content, decode_image, ignore_notes
 from effdet.data.pixels import image_to_tensor
 from effdet.errors import DataError, one_line, printable
+from effdet.inference.addresses import fetch, is_address, path_of, shown_address
+from effdet.regular_file import open_regular
 from effdet.settings import MAX_PIXELS
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Endings of the files that a folder or pattern gives; a file given itself may have any."""
 
+VIDEO_SUFFIXES = (
+    ".avi", ".flv", ".m2ts", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
+    ".mts", ".ts", ".webm", ".wmv",
+)  # fmt: skip
+"""Endings of video files; any other can be given as ``video:FILE``."""
+
+STREAM_SUFFIXES = (*VIDEO_SUFFIXES, ".m3u8", ".mpd")
+"""Endings of addresses that are videos; any other can be given as ``video:ADDRESS``."""
+
+CAMERA, VIDEO = "webcam:", "video:"
+"""Prefixes of words that are cameras, and videos whatever their ending."""
+
+MAX_LIST_BYTES = 100_000_000
+"""Size of a list file that is read."""
+
 Source = str | Path | Image.Image | Tensor
-"""One image: a file, a Pillow image or ``[3, H, W]`` uint8 RGB."""
+"""One image: a file, an https address, a Pillow image or ``[3, H, W]`` uint8 RGB."""
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """An image that is not read yet.
+
+    Attributes:
+        place: its file or address.
+    """
+
+    place: Path | str
+
+    def __str__(self) -> str:
+        return shown_place(self.place)
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """A video that is not opened yet.
+
+    Attributes:
+        place: a file, an address, or ``webcam:0``.
+    """
+
+    place: Path | str
+
+    def __str__(self) -> str:
+        return shown_place(self.place)
+
+    @property
+    def is_camera(self) -> bool:
+        """Whether it is a camera of this machine."""
+        return isinstance(self.place, str) and self.place.startswith(CAMERA)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether frames come when they come, and late ones are of no use."""
+        return self.is_camera or str(self.place).lower().startswith(("rtsp", "rtmp", "udp", "srt"))
+
+
+AnySource = ImageSource | VideoSource
+
+
+def shown_place(place: Path | str) -> str:
+    """A file or address for messages and files that are written, without a password."""
+    if isinstance(place, str) and is_address(place):
+        return shown_address(place)
+    return str(place)
 
 
 def read_image(
@@ -26,8 +92,8 @@ def read_image(
 ) -> Tensor:
     """``[3, H, W]`` uint8 RGB pixels of one image.
 
-    A file is turned upright by its EXIF orientation. A Pillow image is not turned, so that boxes
-    are in the pixels its owner sees; its modes are converted as those of a file.
+    A file, at an address too, is turned upright by its EXIF orientation. A Pillow image is not
+    turned, so that boxes are in the pixels its owner sees; its modes are converted as a file's.
 
     Args:
         source: the image.
@@ -35,7 +101,7 @@ def read_image(
         note: of a file; called with a line where it holds more than was taken.
 
     Raises:
-        DataError: for a file or a Pillow image that cannot be decoded.
+        DataError: for a file, address or Pillow image that cannot be had or decoded.
         ValueError: for a tensor of another type or shape.
     """
     if isinstance(source, Tensor):
@@ -46,6 +112,8 @@ def read_image(
         return source
     if isinstance(source, Image.Image):
         return _read_pillow(source)
+    if isinstance(source, str) and is_address(source):
+        return decode_content(fetch(source), shown_address(source), max_pixels, note=note)
     return decode_image(source, max_pixels, note=note)
 
 
@@ -58,41 +126,94 @@ def _read_pillow(image: Image.Image) -> Tensor:
         raise DataError(printable(text)) from error
 
 
-def expand_sources(words: Sequence[str | Path]) -> list[Path]:
-    """The image files that ``words`` name, each once, in the order of the words.
+def expand_sources(words: Sequence[str | Path]) -> list[AnySource]:
+    """The images and videos that ``words`` name, each once, in the order of the words.
 
-    A word is a file, a folder (the images right in it, by name) or a glob pattern (``**`` goes
-    into folders).
+    A word is
+
+    - an image file (of any ending), or a video file by its ending (:data:`VIDEO_SUFFIXES`);
+    - a folder: the images right in it, by name;
+    - a glob pattern (``**`` goes into folders): images and videos by their endings;
+    - a ``.txt`` file: a word a line, but no further list; relative ones from the file's folder;
+    - the https address of an image; of a video by its ending, and rtsp and the like;
+    - ``webcam:0``, a camera of this machine; ``video:PLACE``, whatever its ending.
 
     Raises:
-        DataError: for a word that gives no image.
+        DataError: for a word that gives nothing.
     """
-    files: dict[Path, None] = {}
+    found: dict[AnySource, None] = {}
     for word in words:
-        found = _expand(Path(word))
-        if not found:
-            raise DataError(f"{word}: no image files here ({', '.join(SUFFIXES)})")
-        files.update(dict.fromkeys(found))
-    if not files:
+        sources = _expand_list(Path(word)) if _is_list(Path(word)) else _expand(word)
+        found.update(dict.fromkeys(sources))
+    if not found:
         raise DataError("no image was given")
-    return list(files)
+    return list(found)
 
 
-def _expand(word: Path) -> list[Path]:
-    if word.is_dir():
-        return sorted(path for path in word.iterdir() if _is_image(path))
-    if word.exists():
-        return [word]
-    if glob.has_magic(str(word)):
-        return sorted(path for path in map(Path, _glob(word)) if _is_image(path))
-    raise DataError(f"{word}: no such file or folder")
+def _is_list(path: Path) -> bool:
+    return path.suffix.lower() == ".txt" and path.is_file()
+
+
+def _expand_list(path: Path) -> list[AnySource]:
+    with open_regular(path, "list of images", DataError, MAX_LIST_BYTES) as file:
+        text = file.read(MAX_LIST_BYTES).decode("utf-8-sig", errors="surrogateescape")
+    found: list[AnySource] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        word = line.strip()
+        if word:
+            try:
+                found += _expand(word if _is_special(word) else path.parent / word)
+            except DataError as error:
+                raise DataError(f"{printable(str(path))}, line {number}: {error}") from error
+    if not found:
+        raise DataError(f"{printable(str(path))}: no images are listed here")
+    return found
+
+
+def _is_special(word: str) -> bool:
+    return word.startswith((CAMERA, VIDEO)) or is_address(word)
+
+
+def _expand(word: str | Path) -> list[AnySource]:
+    """What one word gives that is no list; at least one source."""
+    if isinstance(word, str) and _is_special(word):
+        return [_special(word)]
+    path = Path(word)
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if _is_media(p, SUFFIXES))
+    elif path.exists():
+        files = [path]
+    elif glob.has_magic(str(path)):
+        files = sorted(p for p in map(Path, _glob(path)) if _is_media(p, SUFFIXES + VIDEO_SUFFIXES))
+    else:
+        raise DataError(f"{printable(str(word))}: no such file or folder")
+    if not files:
+        raise DataError(f"{printable(str(word))}: no image files here ({', '.join(SUFFIXES)})")
+    return [_source(file) for file in files]
+
+
+def _special(word: str) -> AnySource:
+    if word.startswith(CAMERA):
+        return VideoSource(word)
+    if word.startswith(VIDEO):
+        place = word.removeprefix(VIDEO)
+        return VideoSource(place if is_address(place) else Path(place))
+    if not word.lower().startswith(("http://", "https://")):
+        return VideoSource(word)
+    is_video = path_of(word).lower().endswith(STREAM_SUFFIXES)
+    return VideoSource(word) if is_video else ImageSource(word)
+
+
+def _source(file: Path) -> AnySource:
+    is_video = file.suffix.lower() in VIDEO_SUFFIXES
+    return VideoSource(file) if is_video else ImageSource(file)
 
 
 def _glob(pattern: Path) -> list[str]:
     return glob.glob(str(pattern.expanduser()), recursive=True)
 
 
-def _is_image(path: Path) -> bool:
+def _is_media(path: Path, suffixes: tuple[str, ...]) -> bool:
     # Names that begin with a dot are other programs' notes, such as macOS's "._photo.jpg".
     # Links that lead nowhere and the like stay, so that they are missed and named later.
-    return path.suffix.lower() in SUFFIXES and path.name[0] != "." and not path.is_dir()
+    return path.suffix.lower() in suffixes and path.name[0] != "." and not path.is_dir()

@@ -20,16 +20,17 @@ class ColorModel(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.anchors = build_anchors(config)
-        self.image_size = config.image_size
+        self.config = config
         self.batches: list[int] = []
+        self.sizes: list[tuple[int, int]] = []
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        assert images.shape[2:] == self.image_size
         assert not self.training
         self.batches.append(len(images))
-        logits = torch.full((len(images), len(self.anchors), 3), -20.0)
-        deltas = torch.zeros(len(images), len(self.anchors), 4)
+        self.sizes.append((images.shape[2], images.shape[3]))
+        anchors = build_anchors(self.config, self.sizes[-1])
+        logits = torch.full((len(images), len(anchors), 3), -20.0)
+        deltas = torch.zeros(len(images), len(anchors), 4)
         logits[..., 1] = -0.5  # the unnamed slot is always there
         for i, image in enumerate(images):
             for label, logit in ((0, 3.0), (2, 2.0)):
@@ -38,7 +39,7 @@ class ColorModel(nn.Module):
                     box = torch.stack(
                         [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
                     )
-                    deltas[i, label] = encode_boxes(box, self.anchors[label])
+                    deltas[i, label] = encode_boxes(box, anchors[label])
                     logits[i, label, label] = logit
         return as_one_level(logits), as_one_level(deltas)
 

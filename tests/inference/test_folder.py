@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from effdet.errors import DataError, UsageError
-from effdet.inference import Detector, predict_to_folder
-from effdet.inference.folder import picture_names
+from effdet.inference import Detector, ImageSource, ReadSettings, predict_to_folder
+from effdet.inference.naming import OutputNames
 
 from .conftest import CLASS_MAP, picture
 
@@ -82,16 +82,17 @@ def test_further_frames_are_noted(detector: Detector, photos: list[Path], tmp_pa
     text = f"{photos[1]}: the first image of several in this GIF was taken"
     rows = json.loads(report.predictions.read_text())["images"]
     assert [row.get("note") for row in rows] == [None, text, None]
-    assert report.notes == {photos[1]: text}
+    assert report.notes == {str(photos[1]): text}
 
 
 def test_max_pixels_is_about_each_image(
     detector: Detector, photos: list[Path], tmp_path: Path
 ) -> None:
     Image.new("RGB", (91, 70)).save(photos[1])
-    report = predict_to_folder(detector, photos, tmp_path / "out", max_pixels=90 * 70)
-    assert list(report.failed) == [photos[1]]
-    assert "91 x 70 pixels, more than --max-pixels 6300" in report.failed[photos[1]]
+    read = ReadSettings(max_pixels=90 * 70)
+    report = predict_to_folder(detector, photos, tmp_path / "out", read=read)
+    assert list(report.failed) == [str(photos[1])]
+    assert "91 x 70 pixels, more than --max-pixels 6300" in report.failed[str(photos[1])]
 
 
 def test_names_of_any_bytes_and_length_have_pictures_and_rows(
@@ -146,5 +147,7 @@ def test_a_mistake_in_the_settings_leaves_no_folder(
 
 def test_picture_names_never_collide() -> None:
     paths = ["x/a.jpg", "y/a.jpg", "y/A.JPG", "x/a.webp", "x/a.png", "x/a_2.jpg"]
-    names = picture_names(Path(path) for path in paths)
+    given = OutputNames()
+    names = [given.picture(ImageSource(Path(path))) for path in paths]
+    assert names == [given.picture(ImageSource(Path(path))) for path in paths]
     assert names == ["a.jpg", "a_2.jpg", "A_3.JPG", "a.png", "a_2.png", "a_2_2.jpg"]

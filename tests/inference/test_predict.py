@@ -62,6 +62,7 @@ def test_a_list_gives_a_list_in_its_order_whatever_the_batch_size(detector: Dete
     for found, expected in zip(detector.predict(images, batch_size=2), singles, strict=True):
         assert_same(found, expected)
     assert detector.model.batches == [2, 1]
+    assert set(detector.model.sizes) == {detector.config.image_size}
     assert detector.predict([]) == []
 
 

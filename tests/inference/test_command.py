@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``effdet predict`` from its words to its exit code."""
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from effdet import cli, flags
+from effdet.commands import predict
+from effdet.errors import DataError, EffdetError, UsageError
+from effdet.inference import Detector
+from effdet.settings import PredictConfig
+
+from .conftest import picture
+from .videos import NUM_FRAMES, make_video
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def photo(tmp_path: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(predict, "load", lambda *_, **__: detector)
+    picture(("red", (40, 30, 120, 90)), size=(200, 140)).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def run(*words: str | Path) -> None:
+    cli.run_command(["predict", *map(str, words), "--weights", "runs/mine/best.pt"])
+
+
+def test_it_tells_what_was_found_how_fast_and_what_is_next(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(photo, "--output", tmp_path / "out")
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"1 detections in 1 images \(\d+\.\d images/s\)", lines[0])
+    assert lines[1] == f"pictures and json in {tmp_path / 'out'}"
+    assert lines[2] == "next: effdet export runs/mine/best.pt --format onnx"
+
+
+def test_options_reach_their_parts(photo: Path, tmp_path: Path, detector: Detector) -> None:
+    clip = make_video(tmp_path / "clip.mp4")
+    words = ["--every", "3", "--max-frames", "4", "--seconds", "1.0", "--workers", "1"]
+    words += ["--save", "json", "yolo", "--yolo-scores", "--tta", "--batch-size", "2"]
+    words += ["--tile", "150", "--tile-overlap", "0.5", "--score-threshold", "0.1"]
+    run(clip, photo, "--output", tmp_path / "out", *words)
+    content = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert content["videos"][0]["num_frames"] == 4
+    settings = content["settings"]
+    assert (settings["tta"], settings["tile"], settings["tile_overlap"]) == (True, 150, 0.5)
+    assert settings["score_threshold"] == 0.1
+    (label,) = (tmp_path / "out" / "labels" / "photo.txt").read_text().splitlines()
+    assert len(label.split()) == 6
+    assert max(detector.model.batches) == 2
+    assert len(set(detector.model.sizes)) == 3
+    lines = (tmp_path / "out" / "clip.jsonl").read_text().splitlines()
+    assert [json.loads(line)["frame"] for line in lines] == [0, 3, 6, 9]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--annotations", "a.json"], "--annotations needs --save coco"),
+        (["--yolo-scores"], "--yolo-scores needs --save yolo"),
+        (["--tile-overlap", "0.3"], "--tile-overlap needs --tile"),
+        (["--tile", "10"], "tile must be at least 32 pixels"),
+        (["--tile", "64", "--tile-overlap", "1"], "tile_overlap must be in"),
+        (["--every", "0"], "every must be above 0"),
+        (["--every", "2"], "--every is about videos, and none is given"),
+        (["--max-frames", "-1"], "max_frames must be at least 0"),
+        (["--seconds", "nan"], "seconds must be at least 0"),
+        (["--seconds", "3"], "--seconds is about videos, and none is given"),
+        (["--workers", "65"], r"workers must be in \[0, 64\]"),
+        (["--save", "png"], "must be one of pictures, json, coco, csv, yolo, crops, found 'png'"),
+    ],
+)
+def test_what_would_do_nothing_or_cannot_be_is_refused(
+    photo: Path, tmp_path: Path, words: list[str], text: str
+) -> None:
+    with pytest.raises(UsageError, match=text):
+        run(photo, "--output", tmp_path / "out", *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_sources_are_one_line_and_exit_by_kind(
+    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = make_video(tmp_path / "cut.mkv", noise=True)
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    (tmp_path / "text.mp4").write_text("text")
+    for word, kind, leaves in (
+        (cut, DataError, True),
+        (tmp_path / "text.mp4", DataError, False),
+        ("webcam:97", DataError, False),
+        ("http://192.0.2.1/a.jpg", DataError, False),
+        (tmp_path / "none.mp4", DataError, False),
+    ):
+        output = tmp_path / f"out {Path(word).name}"
+        with pytest.raises(EffdetError) as caught:
+            run(word, "--output", output)
+        assert type(caught.value) is kind
+        assert "\n" not in str(caught.value)
+        assert output.exists() == leaves
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(UsageError, match=r"\[video\]"):
+        run(cut, "--output", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_of_a_clip_is_found_by_default(photo: Path, tmp_path: Path) -> None:
+    run(make_video(tmp_path / "clip.mp4"), "--output", tmp_path / "out")
+    assert len((tmp_path / "out" / "clip.jsonl").read_text().splitlines()) == NUM_FRAMES
+
+
+def documented() -> list[list[str]]:
+    text = (ROOT / "docs" / "prediction.md").read_text().replace("\\\n", " ")
+    lines = [line.split("#")[0] for line in text.splitlines()]
+    return [shlex.split(line)[2:] for line in lines if line.startswith("effdet predict ")]
+
+
+@pytest.mark.parametrize("words", documented(), ids=" ".join)
+def test_every_documented_command_has_options_that_exist(words: list[str]) -> None:
+    flags.parse(PredictConfig, words, program="effdet predict", description="")
+
+
+def test_the_documentation_names_every_option_of_its_own() -> None:
+    text = (ROOT / "docs" / "prediction.md").read_text()
+    of_prediction = [
+        "save", "annotations", "yolo-scores", "classes", "tta", "tile", "tile-overlap", "every",
+        "max-frames", "seconds", "workers", "batch-size", "max-pixels", "nms", "score-threshold",
+    ]  # fmt: skip
+    assert [name for name in of_prediction if f"--{name}" not in text] == []
+
+
+def test_the_documented_python_runs(
+    photo: Path, tmp_path: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import effdet
+
+    text = (ROOT / "docs" / "prediction.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    make_video(tmp_path / "clip.mp4", num_frames=12)
+    photo.rename(tmp_path / "photo.jpg")
+    detector.class_map = type(detector.class_map)(("dog", None, "cat"), (1, None, 2))
+    monkeypatch.setattr(effdet, "load", lambda *_: detector, raising=False)
+    monkeypatch.chdir(tmp_path)
+    values: dict[str, object] = {}
+    exec(block, values)
+    assert values["detections"]
