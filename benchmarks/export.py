@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Do exported files give what PyTorch gives, on every image of a data set?
+
+    python benchmarks/export.py --weights A/best.pt B/best.pt --data DATA_OF_A DATA_OF_B
+
+Exports the weights in every format, runs all of them on all images, and holds each image's
+detections against those of PyTorch: largest difference of boxes (original pixels) and scores of
+detections that belong together, detections that are others because scores or overlaps tie, and such
+as PyTorch's network does not have at all; and the AP of each. Then D0 with random weights: raw
+outputs alone. Writes results/export.json.
+"""
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from measuring import write_result
+from torch import Tensor
+from tqdm import tqdm
+
+from effdet.boxes import decode_boxes
+from effdet.config import model_config
+from effdet.data import CocoDataset, EvalTransform, locate_split, read_split
+from effdet.evaluation import CocoEvaluator, GroundTruth
+from effdet.export import Difference, ExportedNetwork, Rows, compare_detections, export
+from effdet.export.network import DeployedNetwork
+from effdet.inference import Detector, load
+from effdet.levels import flatten_levels
+from effdet.postprocess import Postprocess
+from effdet.settings import ExportConfig, PostprocessConfig
+from tests.export.lively import save_lively
+
+HARD = PostprocessConfig(nms="hard", max_candidates=3840)
+SOFT = PostprocessConfig()
+FORMS: dict[str, dict[str, Any]] = {
+    "onnxruntime": {"format": "onnx"},
+    "onnxruntime, NMS inside": {"format": "onnx", "detections": True, "score_threshold": 0.001},
+    "OpenVINO": {"format": "openvino"},
+    "OpenVINO, NMS inside": {"format": "openvino", "detections": True, "score_threshold": 0.001},
+    "torch.export": {"format": "torch-export"},
+    "AOTInductor": {"format": "aoti"},
+}
+BOX_LIMIT, SCORE_LIMIT, AP_LIMIT = 0.5, 1e-3, 1e-3
+
+
+def main() -> None:
+    """Export, run, compare, print, write the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--weights", required=True, nargs="+")
+    parser.add_argument("--data", required=True, nargs="+", help="a data set for each weights")
+    parser.add_argument("--split", default="val")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    cases = [
+        compare_weights(weights, data, arguments.split)
+        for weights, data in zip(arguments.weights, arguments.data, strict=True)
+    ]
+    structure = compare_d0()
+    write_result(
+        "export", {"limits": LIMITS, "cases": cases, "efficientdet_d0, random weights": structure}
+    )
+    faults = [fault for case in cases for row in case["forms"] for fault in judge(row)]
+    faults += [f"D0: {row}" for row in structure if row["largest_relative_difference"] > 1e-4]
+    if faults:
+        raise SystemExit("\n".join(faults))
+
+
+def compare_weights(weights: str, data: str, split: str) -> dict[str, Any]:
+    """The figures of every form of ``weights`` on a data set."""
+    with tempfile.TemporaryDirectory() as folder:
+        networks = {name: exported(weights, Path(folder), **words) for name, words in FORMS.items()}
+        figures = compare_all(load(weights, device="cpu"), networks, data, split)
+    return {"data": f"{Path(data).name}, {split}", **figures}
+
+
+LOOSE = {"box_tolerance": 1.0, "score_tolerance": 0.01}
+"""Pixels and scores; random boxes may be larger than the image. What counts is compared here."""
+
+LIMITS = {"box_pixels": BOX_LIMIT, "score": SCORE_LIMIT, "AP": AP_LIMIT}
+
+
+def exported(weights: str, folder: Path, **words: Any) -> ExportedNetwork:
+    """The file of ``effdet export WEIGHTS`` with these options."""
+    suffix = {"onnx": ".onnx", "openvino": ".xml"}.get(words["format"], ".pt2")
+    output = folder / f"{words['format']}{len(list(folder.iterdir()))}{suffix}"
+    export(ExportConfig(weights=weights, output=str(output), **words))
+    detector = load(output, trust_code=True)
+    assert isinstance(detector.model, ExportedNetwork)
+    return detector.model
+
+
+@torch.inference_mode()
+def compare_all(
+    detector: Detector, networks: dict[str, ExportedNetwork], data: str, split: str
+) -> dict[str, Any]:
+    """Rows of figures, one a form."""
+    files = locate_split(data, split, None, None)
+    table = read_split(files, detector.class_map)
+    dataset = CocoDataset(table, files.images, class_map=detector.class_map)
+    truth, config = GroundTruth.load(table), detector.config
+    transform = EvalTransform(config.image_size, config.mean, config.std)
+    hard, soft = build(detector, HARD), build(detector, SOFT)
+    inside = {name: network.build_postprocess(HARD) for name, network in networks.items()}
+    scorers = {name: CocoEvaluator(truth, detector.class_map) for name in all_names(networks)}
+    totals = {name: Difference() for name in networks}
+    for index in tqdm(range(len(dataset)), "comparing"):
+        image, target = transform(*dataset.load(index))
+        logits, deltas = detector.model(image[None])
+        rows = raw_rows(logits, deltas, hard.anchors, target.scale)
+        (expected,) = hard(logits, deltas, [target])
+        scorers["PyTorch"].update(target.image_id, expected)
+        scorers["PyTorch, soft-NMS"].update(target.image_id, soft(logits, deltas, [target])[0])
+        for name, network in networks.items():
+            first, second = network(image[None])
+            (found,) = inside[name](first, second, [target])
+            scorers[name].update(target.image_id, found)
+            limit = BOX_LIMIT / target.scale
+            totals[name] += compare_detections(expected, found, rows, limit, SCORE_LIMIT)
+            if network.info.outputs == "raw":
+                found = soft(first, second, [target])[0]
+                scorers[f"{name}, soft-NMS"].update(target.image_id, found)
+    aps = {name: scorer.evaluate().figures["AP"] or 0.0 for name, scorer in scorers.items()}
+    rows_out = [row(name, totals[name], aps) for name in networks]
+    for line in rows_out:
+        print(line, flush=True)
+    return {
+        "model": config.name,
+        "image_size": list(config.image_size),
+        "images": len(dataset),
+        "postprocess": "hard NMS at IoU 0.5, score above 0.001, 3840 candidates, 100 detections",
+        "AP of PyTorch": round(aps["PyTorch"], 5),
+        "AP of PyTorch, soft-NMS": round(aps["PyTorch, soft-NMS"], 5),
+        "forms": rows_out,
+    }
+
+
+def all_names(networks: dict[str, ExportedNetwork]) -> list[str]:
+    """What is scored: every form, and those with raw outputs with soft-NMS too."""
+    raw = [name for name, network in networks.items() if network.info.outputs == "raw"]
+    return [*networks, "PyTorch", *(f"{name}, soft-NMS" for name in ["PyTorch", *raw])]
+
+
+def build(detector: Detector, config: PostprocessConfig) -> Postprocess:
+    """The post-processing of PyTorch."""
+    return detector.build_postprocess(**dataclasses.asdict(config))
+
+
+def raw_rows(
+    cls_logits: Sequence[Tensor], box_deltas: Sequence[Tensor], anchors: Tensor, scale: float
+) -> Rows:
+    """What the network gave, boxes in original pixels."""
+    deltas = flatten_levels(box_deltas, 4)
+    classes = sum(x[0].numel() for x in cls_logits) // len(anchors)
+    return Rows(
+        scores=flatten_levels(cls_logits, classes)[0].sigmoid(),
+        boxes=decode_boxes(deltas, anchors)[0] / scale,
+    )
+
+
+def row(name: str, total: Difference, aps: dict[str, float]) -> dict[str, Any]:
+    """The figures of one form."""
+    figures = {
+        "form": name,
+        "detections": total.detections,
+        "largest_box_difference_pixels": float(f"{total.boxes:.2g}"),
+        "largest_score_difference": float(f"{total.scores:.2g}"),
+        "others_where_scores_tie": total.ties,
+        "missing": total.missing,
+        "AP": round(aps[name], 5),
+        "AP_minus_PyTorch": round(aps[name] - aps["PyTorch"], 6),
+    }
+    soft = f"{name}, soft-NMS"
+    if soft in aps:
+        figures["AP_soft_nms_minus_PyTorch"] = round(aps[soft] - aps["PyTorch, soft-NMS"], 6)
+    return figures
+
+
+def judge(row: dict[str, Any]) -> list[str]:
+    """What is beyond its limit."""
+    limits = {
+        "largest_box_difference_pixels": BOX_LIMIT,
+        "largest_score_difference": SCORE_LIMIT,
+        "missing": 0,
+        "AP_minus_PyTorch": AP_LIMIT,
+        "AP_soft_nms_minus_PyTorch": AP_LIMIT,
+    }
+    return [
+        f"{row['form']}: {name} {row[name]}, must be at most {limit}"
+        for name, limit in limits.items()
+        if abs(row.get(name, 0)) > limit
+    ]
+
+
+@torch.inference_mode()
+def compare_d0() -> list[dict[str, Any]]:
+    """D0 at 512 pixels with random weights: largest difference by the largest value."""
+    result = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        weights = save_lively(model_config("efficientdet_d0", num_classes=3), folder / "d0.pt")
+        reference = load(weights, device="cpu")
+        network = DeployedNetwork(reference.model, reference.config)
+        images = torch.randn(2, 3, *reference.config.image_size)
+        expected = network(images)
+        for form in ("onnx", "openvino"):
+            found = exported(str(weights), folder, format=form, **LOOSE).outputs(images)
+            worst = max(
+                float((a - b).abs().max() / a.abs().max())
+                for a, b in zip(expected, found, strict=True)
+            )
+            result.append({"form": form, "largest_relative_difference": float(f"{worst:.2g}")})
+            print(result[-1], flush=True)
+    return result
+
+
+if __name__ == "__main__":
+    main()

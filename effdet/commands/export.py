@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``effdet export``."""
+
+import shlex
+
+from effdet import flags
+from effdet.export import Exported, export
+from effdet.export.checking import describe
+from effdet.files import megabytes
+from effdet.names import say
+from effdet.settings import ExportConfig
+
+DESCRIPTION = "Write a detector as ONNX, OpenVINO, torch.export or AOTInductor file, checked."
+
+
+def run(argv: list[str]) -> None:
+    """``effdet export``."""
+    config = flags.parse(ExportConfig, argv, program="effdet export", description=DESCRIPTION)
+    written = export(config)
+    say(f"{' and '.join(map(str, written.files))}: {megabytes(written.size)}")
+    for number, (name, shape) in enumerate(written.shapes.items()):
+        kind = "output" if number else "input"
+        say(f"{kind:<15} {name} [{', '.join(map(str, shape))}]")
+    say(f"checked against PyTorch on {written.check.pictures}:")
+    say(describe(written.check))
+    say(next_commands(config, written))
+
+
+def next_commands(config: ExportConfig, written: Exported) -> str:
+    """What to type next with this file."""
+    name = shlex.quote(str(written.files[0]))
+    trust = " --trust-code" if name.rstrip("'").endswith(".pt2") else ""
+    weights = shlex.quote(config.weights)
+    return "\n".join(
+        [
+            f"next: effdet predict YOUR_IMAGE.jpg --weights {name}{trust} --output out",
+            f"      python validate.py --data YOUR_DATA --weights {name}{trust}",
+            f"      effdet benchmark {weights} {name}{trust}",
+        ]
+    )

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a detector to a file for other runtimes, and such files in the place of a model."""
+
+from effdet.export.comparing import Difference, Rows, compare_detections
+from effdet.export.info import ExportInfo
+from effdet.export.running import ExportedNetwork, is_exported, open_exported
+from effdet.export.writing import Exported, export
+
+__all__ = [
+    "Difference",
+    "ExportInfo",
+    "Exported",
+    "ExportedNetwork",
+    "Rows",
+    "compare_detections",
+    "export",
+    "is_exported",
+    "open_exported",
+]

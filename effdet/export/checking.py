@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An exported file is run and held against PyTorch before it gets its name."""
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from effdet.boxes import encode_boxes
+from effdet.data.images import decode_image
+from effdet.data.shapes import draw
+from effdet.data.transforms import letterbox
+from effdet.errors import ExportError, UsageError
+from effdet.export.comparing import Difference, Rows, compare_detections, compare_rows
+from effdet.export.info import ExportInfo
+from effdet.export.running import ExportedNetwork
+from effdet.levels import as_one_level
+from effdet.postprocess import Postprocess
+from effdet.structures import Detections, Target
+
+ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+MOST_TIES = 0.02
+"""Part of the detections that may be others for a rounding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """What a check found.
+
+    Attributes:
+        pictures: on what it was made, in words.
+        boxes: largest difference of the raw boxes, pixels of the network's input; None where the
+            file gives detections only.
+        scores: the same for the raw scores, 0-1.
+        detections: the difference of the detections.
+    """
+
+    pictures: str
+    boxes: float | None
+    scores: float | None
+    detections: Difference
+
+
+def check_inputs(info: ExportInfo, images: str | None, count: int) -> tuple[Tensor, str]:
+    """Network inputs ``[N, 3, H, W]`` for a check, and in words what they are of.
+
+    Args:
+        info: size and normalisation.
+        images: folder or pattern of image files; None for pictures that are drawn.
+        count: how many.
+
+    Raises:
+        UsageError: where ``images`` names none.
+        DataError: for one that cannot be decoded.
+    """
+    if images is None:
+        pixels = [torch.from_numpy(draw("val", i).pixels).permute(2, 0, 1) for i in range(count)]
+        words = f"{count} drawn pictures"
+    else:
+        files = _files(images)[:count]
+        pixels = [decode_image(file) for file in files]
+        words = f"{len(files)} images of {images}"
+    config = info.model_config
+    inputs = [letterbox(p, config.image_size, config.mean, config.std)[0] for p in pixels]
+    return torch.stack(inputs), words
+
+
+def _files(images: str) -> list[Path]:
+    pattern = f"{glob.escape(images)}/*" if Path(images).is_dir() else images
+    found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
+    files = [file for file in found if file.suffix.lower() in ENDINGS and file.is_file()]
+    if not files:
+        raise UsageError(f"--check-images {images}: no image files here")
+    return files
+
+
+@torch.no_grad()
+def check_file(
+    network: nn.Module,
+    exported: ExportedNetwork,
+    inputs: Tensor,
+    pictures: str,
+    box_tolerance: float,
+    score_tolerance: float,
+) -> Check:
+    """Run ``network`` and the file on the same inputs.
+
+    Args:
+        network: images to logits ``[B, A, K]`` and boxes ``[B, A, 4]``, in PyTorch.
+        exported: the file.
+        inputs: ``[N, 3, H, W]``.
+        pictures: what they are of.
+        box_tolerance: pixels by which a detection may be beside a box of the network.
+        score_tolerance: the same for scores.
+    """
+    info = exported.info
+    process = exported.build_postprocess(info.postprocess)
+    reference = Postprocess(
+        anchors=exported.anchors, config=info.postprocess, class_map=info.class_map
+    )
+    boxes = scores = 0.0
+    total = Difference()
+    for image in tqdm(inputs.split(1), "checking", disable=None, leave=False):
+        logits, all_boxes = network(image)
+        levels, deltas = _levels(logits, all_boxes, exported.anchors)
+        expected = reference(levels, deltas, _targets(info))
+        outputs = exported.outputs(image)
+        rows = [Rows(scores=logits[0].sigmoid(), boxes=all_boxes[0])]
+        if info.outputs == "raw":
+            theirs = [Rows(scores=outputs[0][0].sigmoid(), boxes=outputs[1][0])]
+            more = compare_rows(rows, theirs)
+            boxes, scores = max(boxes, more[0]), max(scores, more[1])
+        first, second = exported(image)
+        found = process(first, second, _targets(info))
+        total += _compare(expected, found, rows, box_tolerance, score_tolerance)
+    raw = info.outputs == "raw"
+    return Check(
+        pictures=pictures,
+        boxes=boxes if raw else None,
+        scores=scores if raw else None,
+        detections=total,
+    )
+
+
+def _levels(logits: Tensor, boxes: Tensor, anchors: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    return as_one_level(logits), as_one_level(encode_boxes(boxes, anchors))
+
+
+def _targets(info: ExportInfo) -> list[Target]:
+    """As of one image that has the size of the network's input."""
+    return [
+        Target(
+            boxes=torch.zeros(0, 4),
+            labels=torch.zeros(0, dtype=torch.int64),
+            crowd=torch.zeros(0, dtype=torch.bool),
+            image_id=0,
+            scale=1.0,
+            size=info.model_config.image_size,
+        )
+    ]
+
+
+def _compare(
+    expected: Sequence[Detections],
+    found: Sequence[Detections],
+    rows: Sequence[Rows],
+    box_tolerance: float,
+    score_tolerance: float,
+) -> Difference:
+    parts = [
+        compare_detections(e, f, r, box_tolerance, score_tolerance)
+        for e, f, r in zip(expected, found, rows, strict=True)
+    ]
+    return sum(parts, Difference())
+
+
+def judge(check: Check, box_tolerance: float, score_tolerance: float) -> None:
+    """Refuse a file that does not give what PyTorch gives.
+
+    Raises:
+        ExportError: naming the figure and its limit.
+    """
+    found = check.detections
+    most_ties = max(2.0, MOST_TIES * found.detections)
+    for what, value, limit in (
+        ("boxes differ by {:.3g} pixels", check.boxes or 0.0, box_tolerance),
+        ("scores differ by {:.3g}", check.scores or 0.0, score_tolerance),
+        ("boxes of detections differ by {:.3g} pixels", found.boxes, box_tolerance),
+        ("scores of detections differ by {:.3g}", found.scores, score_tolerance),
+        ("{:g} detections are in one and not in the other", found.missing, 0),
+        ("{:g} detections are others where scores tie", found.ties, most_ties),
+    ):
+        if value > limit:
+            raise ExportError(
+                f"the file does not give what PyTorch gives on {check.pictures}: "
+                f"{what.format(value)}, more than {limit:g}; nothing was written"
+            )
+
+
+def describe(check: Check) -> str:
+    """The check in two lines."""
+    found = check.detections
+    lines = []
+    if check.boxes is not None and check.scores is not None:
+        lines.append(
+            f"raw outputs     boxes within {check.boxes:.2g} pixels, scores within "
+            f"{check.scores:.2g}"
+        )
+    text = f"{found.detections} detections"
+    if found.detections:
+        text += f", boxes within {found.boxes:.2g} pixels, scores within {found.scores:.2g}"
+    if found.ties:
+        text += f", {found.ties} others where scores tie"
+    if not found.detections:
+        text += " found on these pictures: give --check-images with images of your own"
+    return "\n".join([*lines, f"detections      {text}"])

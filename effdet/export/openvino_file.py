@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OpenVINO's intermediate representation: ``NAME.xml`` with the graph, ``NAME.bin`` beside it."""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from effdet.errors import ExportError, WeightsError, one_line, printable
+from effdet.export.info import INPUT, KEY, OUTPUTS, ExportInfo
+from effdet.export.onnx_file import Runner
+from effdet.extras import import_extra
+from effdet.regular_file import open_regular
+
+MAX_XML_BYTES = 100_000_000
+MAX_BIN_BYTES = 2**33
+
+
+def import_openvino(what: str) -> ModuleType:
+    """The module ``openvino``, which then sends nothing.
+
+    ``import openvino`` reports itself to a server through the package ``openvino_telemetry``, and
+    so does its ``convert_model``. Where that package cannot be imported, OpenVINO has a stub for
+    it; so it is made not to be there. (Whoever has imported openvino before has let it report.)
+    """
+    if "openvino" not in sys.modules:
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    return import_extra("openvino", "openvino", what, ExportError)
+
+
+def save_openvino(onnx_content: bytes, info: ExportInfo, path: Path) -> None:
+    """Write ``path`` (.xml) and its .bin, in float32, from the content of an ONNX file.
+
+    Raises:
+        ExportError: where openvino is missing or refuses the graph.
+    """
+    openvino = import_openvino("export to OpenVINO")
+    beside = path.with_suffix(".onnx")  # read_model of bytes is not in every version
+    beside.write_bytes(onnx_content)
+    try:
+        model = openvino.Core().read_model(str(beside))
+        model.set_rt_info(info.to_text(), [KEY])
+        openvino.save_model(model, str(path), compress_to_fp16=False)
+    except RuntimeError as error:
+        raise ExportError(f"OpenVINO: {one_line(error)}") from error
+    finally:
+        beside.unlink()
+
+
+def openvino_runner(path: Path) -> tuple[Runner, ExportInfo]:
+    """A function that runs the files on the CPU in float32, with as many threads as torch has.
+
+    Raises:
+        WeightsError: for files that are missing, damaged or of another program.
+        ExportError: where openvino is missing.
+    """
+    openvino = import_openvino("running an OpenVINO file")
+    name = printable(str(path))
+    for file, most in ((path, MAX_XML_BYTES), (path.with_suffix(".bin"), MAX_BIN_BYTES)):
+        with open_regular(file, "OpenVINO file", WeightsError, most):
+            pass
+    core = openvino.Core()
+    try:
+        model = core.read_model(str(path))
+        text = model.get_rt_info([KEY]).value if model.has_rt_info([KEY]) else None
+    except RuntimeError as error:
+        raise WeightsError(f"{name}: OpenVINO: {one_line(error)}") from error
+    if not isinstance(text, str):
+        raise WeightsError(
+            f"{name}: an OpenVINO file, but not one that `effdet export` wrote (no {KEY!r} in its "
+            "rt_info)"
+        )
+    info = ExportInfo.from_text(text, path)
+    return _compile(core, model, info, name), info
+
+
+def _compile(core: Any, model: Any, info: ExportInfo, name: str) -> Runner:
+    # Left to itself, OpenVINO computes in bfloat16 where the processor has it.
+    config = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    try:
+        request = core.compile_model(model, "CPU", config).create_infer_request()
+        outputs = [request.get_compiled_model().output(output) for output in OUTPUTS[info.outputs]]
+    except RuntimeError as error:
+        raise WeightsError(f"{name}: OpenVINO: {one_line(error)}") from error
+
+    def run(images: Tensor) -> tuple[Tensor, ...]:
+        found = request.infer({INPUT: images.numpy()})
+        return tuple(torch.from_numpy(np.array(found[output])) for output in outputs)
+
+    return run

@@ -1,0 +1,489 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of a small model with all parts of an EfficientDet: written, read, run."""
+
+import copy
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+
+from effdet import cli
+from effdet.commands import export as command
+from effdet.config import model_config
+from effdet.data.shapes import draw
+from effdet.errors import ExportError, UsageError, WeightsError
+from effdet.export import ExportedNetwork, export, open_exported, writing
+from effdet.export.network import DeployedNetwork
+from effdet.export.onnx_detections import add_detections
+from effdet.export.onnx_file import onnx_content, read_onnx
+from effdet.export.programs import read_program_info
+from effdet.inference import Detector, load
+from effdet.postprocess import Postprocess
+from effdet.settings import ExportConfig, PostprocessConfig
+from effdet.structures import Detections, Target
+from tests.export.lively import CLASS_MAP, pictures, save_lively
+from tests.runs import tiny_coco
+from tests.test_options import recording, unread
+from tests.tiny import tiny_model
+
+ROOT = Path(__file__).parents[2]
+SIZE = (64, 96)
+FORMS = {
+    "raw.onnx": {"format": "onnx"},
+    "nms.onnx": {"format": "onnx", "detections": True},
+    "raw.xml": {"format": "openvino"},
+    "nms.xml": {"format": "openvino", "detections": True},
+    "raw.pt2": {"format": "torch-export"},
+}
+
+
+@dataclasses.dataclass
+class Made:
+    folder: Path
+    weights: Path
+    onnx: Any  # the raw graph
+    reports: dict[str, Any]
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def network(self, name: str) -> ExportedNetwork:
+        return open_exported(self.path(name), trust_code=True)
+
+
+def copied(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *arguments: copy.deepcopy(function(*arguments))
+
+
+def once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` called once for each last argument; its slowness is not what is tested."""
+    results: dict[Any, Any] = {}
+
+    def call(*arguments: Any) -> Any:
+        if arguments[-1] not in results:
+            results[arguments[-1]] = function(*arguments)
+        return results[arguments[-1]]
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    folder = tmp_path_factory.mktemp("files")
+    with tiny_model(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writing, "to_program", once(writing.to_program))
+        patch.setattr(writing, "program_to_onnx", copied(once(writing.program_to_onnx)))
+        config = model_config("tiny", image_size=SIZE, num_classes=3)
+        weights = save_lively(config, folder / "best.pt")
+        reports = {
+            name: export(
+                ExportConfig(weights=str(weights), output=str(folder / name), check_count=3, **form)
+            )
+            for name, form in FORMS.items()
+        }
+        yield Made(folder, weights, writing.program_to_onnx(None, 18), reports)
+
+
+@pytest.fixture(scope="module")
+def reference(made: Made) -> Detector:
+    return load(made.weights, device="cpu")
+
+
+def hard(detector: Detector, **settings: Any) -> list[Detections]:
+    sources = [Image.fromarray(draw("val", i).pixels) for i in range(5)]
+    return detector.predict(sources, batch_size=3, **settings)
+
+
+@pytest.mark.parametrize("name", list(FORMS))
+def test_a_file_finds_what_pytorch_finds(made: Made, reference: Detector, name: str) -> None:
+    expected = hard(reference, max_candidates=3840)
+    found = hard(load(made.path(name), trust_code=True), max_candidates=3840)
+    assert sum(map(len, expected)) > 20
+    for a, b in zip(expected, found, strict=True):
+        assert a.labels.tolist() == b.labels.tolist()
+        assert_close(a.scores, b.scores, rtol=0, atol=1e-4)
+        assert_close(a.boxes, b.boxes, rtol=0, atol=0.02)
+
+
+def test_raw_outputs_are_logits_and_decoded_boxes(made: Made, reference: Detector) -> None:
+    images = pictures(reference.config, 3)
+    with torch.no_grad():
+        expected = DeployedNetwork(reference.model, reference.config)(images)
+    for name in ("raw.onnx", "raw.xml", "raw.pt2"):
+        network = made.network(name)
+        for count in (1, 3, 0):
+            found = network.outputs(images[:count])
+            assert [list(x.shape) for x in found] == [[count, 1161, 3], [count, 1161, 4]]
+            for a, b in zip(expected, found, strict=True):
+                assert_close(a[:count], b, rtol=1e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"iou_threshold": 0.2, "score_threshold": 0.3},
+        {"max_detections": 7},
+        {"max_per_class": 2},
+        {"class_agnostic": True},
+        {"max_candidates": 50},
+        {"score_threshold": 0.999999},
+    ],
+    ids=str,
+)
+def test_suppression_inside_is_the_toolkits(
+    made: Made, reference: Detector, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    config = ExportConfig(weights="x", detections=True, **settings).postprocess()
+    _, info = read_onnx(made.path("nms.onnx"))
+    info = dataclasses.replace(info, postprocess=config)
+    graph = copy.deepcopy(made.onnx)
+    add_detections(graph, info)
+    (tmp_path / "a.onnx").write_bytes(onnx_content(graph, info))
+    network = open_exported(tmp_path / "a.onnx")
+    images = pictures(reference.config, 4)
+    with torch.no_grad():
+        levels, deltas = reference.model(images)
+    process = Postprocess(anchors=network.anchors, config=config, class_map=CLASS_MAP)
+    expected = process.detect(levels, deltas, torch.ones(4), torch.zeros(4, 2))
+    boxes, scores, labels, counts = network.outputs(images)
+    assert scores.shape == (4, min(config.max_detections, config.max_candidates))
+    assert counts.tolist() == expected.counts.tolist()
+    assert (counts.sum() > 0) == (config.score_threshold < 0.99)
+    for i, n in enumerate(counts.tolist()):
+        assert labels[i, :n].tolist() == expected.labels[i, :n].tolist()
+        assert 1 not in labels[i, :n]  # the slot without a class
+        assert_close(scores[i, :n], expected.scores[i, :n], rtol=0, atol=1e-4)
+        assert_close(boxes[i, :n], expected.boxes[i, :n], rtol=0, atol=0.01)
+        assert (labels[i, n:] == -1).all()
+        assert not scores[i, n:].any()
+        assert not boxes[i, n:].any()
+
+
+def test_everything_that_use_needs_travels_inside_and_no_path_of_this_machine(made: Made) -> None:
+    for name in FORMS:
+        info = made.reports[name].info
+        found = read_program_info(made.path(name))[1] if ".pt2" in name else made.network(name).info
+        assert found == info
+        assert found.class_map == CLASS_MAP
+        assert found.model_config.image_size == SIZE
+        assert (found.licence, found.origin) == ("CC0-1.0", "nowhere")
+        assert re.fullmatch("[0-9a-f]{64}", found.weights_sha256)
+        for file in made.reports[name].files:
+            content = file.read_bytes()
+            for folder in (str(ROOT), str(made.folder), "site-packages"):
+                assert folder.encode() not in content, file
+
+
+def test_a_graph_names_its_batch_and_has_no_pooling_that_rounds_up(made: Made) -> None:
+    dims = [d.dim_param for v in made.onnx.graph.output for d in v.type.tensor_type.shape.dim]
+    assert dims == ["batch", "", "", "batch", "", ""]
+    pools = [node for node in made.onnx.graph.node if node.op_type == "MaxPool"]
+    assert pools
+    for node in pools:
+        assert {a.name: a.i for a in node.attribute}["ceil_mode"] == 0
+
+
+def test_the_report_names_shapes_size_check_and_next_commands(
+    made: Made,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cls, read = recording(ExportConfig)
+    monkeypatch.setattr(command, "ExportConfig", cls)
+    photos = tiny_coco(tmp_path / "tiny", images=2) / "val"
+    words = [str(made.weights), "--check-images", str(photos), "--check-count", "2"]
+    (tmp_path / "a.onnx").write_text("old")
+    words += ["--output", str(tmp_path / "a.onnx"), "--detections", "--force"]
+    cli.run_command(["export", *words])
+    assert unread(ExportConfig, read) == set()
+    text = capsys.readouterr().out
+    assert re.search(r"a\.onnx: [\d.]+ MB\n", text)
+    assert "input           images [batch, 3, 64, 96]\n" in text
+    assert "output          boxes [batch, 100, 4]\n" in text
+    assert f"checked against PyTorch on 2 images of {photos}:\n" in text
+    assert re.search(r"\d+ detections, boxes within \S+ pixels, scores within", text)
+    for words_of in ("effdet predict", "python validate.py", "effdet benchmark"):
+        assert f"{words_of} " in text.split("next: ")[1]
+
+
+def test_a_file_that_differs_is_not_written(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = writing.program_to_onnx
+
+    def wrong(program: object, opset: int) -> Any:
+        graph = real(program, opset)
+        bias = next(t for t in graph.graph.initializer if "class_head.predict" in t.name)
+        values = bytearray(bias.raw_data)
+        values[3] ^= 0x01  # the exponent of one weight
+        bias.raw_data = bytes(values)
+        return graph
+
+    monkeypatch.setattr(writing, "program_to_onnx", wrong)
+    output = tmp_path / "a.onnx"
+    with pytest.raises(ExportError, match=r"does not give what PyTorch gives on 2 drawn pictures"):
+        export(ExportConfig(weights=str(made.weights), output=str(output), check_count=2))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_replaced_only_where_that_is_wanted(made: Made, tmp_path: Path) -> None:
+    output = tmp_path / "a.xml"
+    beside = tmp_path / "a.bin"
+    beside.write_text("mine")
+    config = ExportConfig(
+        weights=str(made.weights), format="openvino", output=str(output), check_count=1
+    )
+    with pytest.raises(UsageError, match=r"a\.bin is there already; give --force"):
+        export(config)
+    assert beside.read_text() == "mine"
+    export(dataclasses.replace(config, force=True))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "a.xml"]
+    with pytest.raises(UsageError, match=r"a file of --format openvino ends in \.xml"):
+        export(dataclasses.replace(config, output="a.onnx"))
+
+
+def test_validate_and_predict_take_a_file(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import validate
+
+    # The data's classes must be those of the model.
+    data = tiny_coco(tmp_path / "tiny", images=3)
+    file = data / "annotations" / "instances_val.json"
+    content = json.loads(file.read_text())
+    content["categories"] = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
+    for row in content["annotations"]:
+        row["category_id"] = {1: 3, 2: 7}[row["category_id"]]
+    file.write_text(json.dumps(content))
+    found = {}
+    for name in ("best.pt", "raw.onnx", "raw.pt2"):
+        words = ["--data", str(data), "--workers", "0", "--device", "cpu", "--trust-code"]
+        words += ["--json", str(tmp_path / f"{name}.json"), "--weights", str(made.path(name))]
+        monkeypatch.setattr(sys, "argv", ["validate.py", *words])
+        validate.main()
+        found[name] = json.loads((tmp_path / f"{name}.json").read_text())
+    assert len(found["best.pt"]) > 100
+    for name in ("raw.onnx", "raw.pt2"):
+        assert len(found[name]) == len(found["best.pt"])
+        for a, b in zip(found["best.pt"], found[name], strict=True):
+            assert a["category_id"] == b["category_id"]
+            assert a["score"] == pytest.approx(b["score"], abs=1e-4)
+    words = ["predict", str(data / "val"), "--weights", str(made.path("nms.onnx"))]
+    cli.run_command([*words, "--output", str(tmp_path / "out"), "--device", "cpu"])
+    assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]) == 3
+
+
+def test_a_file_keeps_its_own_suppression_and_gives_fewer_boxes_where_that_is_asked(
+    made: Made,
+) -> None:
+    detector = load(made.path("nms.onnx"))
+    all_found = hard(detector, score_threshold=0.0)
+    assert min(found.scores.min() for found in all_found) < 0.2
+    for few, found in zip(hard(detector, score_threshold=0.3), all_found, strict=True):
+        assert few.scores.tolist() == found.scores[found.scores > 0.3].tolist()
+    assert max(len(found) for found in hard(detector, max_detections=4)) == 4
+    cats = hard(detector, classes=["cat"])
+    assert {0} == {label for found in cats for label in found.labels.tolist()}
+    with pytest.raises(UsageError, match=r"post-processing inside, with --iou-threshold 0\.5"):
+        hard(detector, iou_threshold=0.7)
+    with pytest.raises(UsageError, match="with --nms hard; export it with --nms linear"):
+        hard(detector, nms="linear")
+    free, clipped = hard(detector, clip_boxes=False), hard(detector)
+    assert torch.cat([found.boxes for found in free]).min() < 0
+    assert torch.cat([found.boxes for found in clipped]).min() == 0
+
+
+def test_images_of_another_size_are_refused(made: Made) -> None:
+    with pytest.raises(UsageError, match=r"takes images of 64 x 96 pixels .*got 64 x 64"):
+        made.network("raw.onnx")(torch.zeros(1, 3, 64, 64))
+    with pytest.raises(UsageError, match="its image size is fixed"):
+        load(made.path("raw.onnx"), image_size=(64, 64))
+    with pytest.raises(UsageError, match="run on the CPU here; leave out --device cuda"):
+        load(made.path("raw.onnx"), device="cuda")
+
+
+def test_a_program_is_not_loaded_until_it_is_trusted(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def touched(*_: object) -> None:
+        raise AssertionError("the file was loaded")
+
+    monkeypatch.setattr(torch.export, "load", touched)
+    with pytest.raises(UsageError, match=r"raw\.pt2 is code .* --trust-code"):
+        load(made.path("raw.pt2"))
+    assert read_program_info(made.path("raw.pt2"))[0] == "torch-export"
+
+
+def tampered(made: Made, change: Callable[[Any], object]) -> bytes:
+    import onnx
+
+    model = onnx.load(made.path("raw.onnx"))
+    change(model)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def set_info(**changes: Any) -> Callable[[Any], None]:
+    def change(model: Any) -> None:
+        entry = model.metadata_props[0]
+        entry.value = json.dumps(json.loads(entry.value) | changes)
+
+    return change
+
+
+def point_outside(model: Any) -> None:
+    tensor = model.graph.initializer[0]
+    tensor.data_location = tensor.EXTERNAL
+    tensor.external_data.add(key="location", value="../secret")
+
+
+BAD = {
+    "no info": (lambda m: m.metadata_props.pop(), "not one that `effdet export` wrote"),
+    "two": (lambda m: m.metadata_props.add(key="effdet", value="{}"), "not one that"),
+    "external data": (point_outside, "tensors in other files, which are not opened"),
+    "no JSON": (lambda m: setattr(m.metadata_props[0], "value", "[" * 10**5), "not a JSON text"),
+    "version": (set_info(version=2), "later version"),
+    "model": (set_info(model_config={"name": 3}), "TypeError"),
+    "classes": (set_info(class_map={"names": ["a"], "category_ids": [1]}), "1 classes for 3"),
+    "postprocess": (set_info(postprocess={"nms": "hard"}), "exactly the fields"),
+    "batch": (set_info(batch="all"), "batch must be a whole number"),
+    "hash": (set_info(weights_sha256="x"), "64 hexadecimal"),
+    "licence": (set_info(licence=["x"]), "licence must be a text"),
+    "outputs": (set_info(outputs="detections"), "expected the outputs boxes, scores"),
+    "graph": (lambda m: m.graph.node.pop(), "onnxruntime"),
+}
+
+
+@pytest.mark.parametrize("kind", list(BAD))
+def test_a_bad_onnx_file_is_refused_in_a_line_that_names_it(
+    made: Made, tmp_path: Path, kind: str
+) -> None:
+    change, text = BAD[kind]
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(tampered(made, change))
+    with pytest.raises(WeightsError, match=rf"bad\.onnx: .*{re.escape(text)}"):
+        load(path)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml", ".pt2"])
+def test_junk_and_nothing_are_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"bad{suffix}"
+    with pytest.raises(WeightsError, match=rf"bad\{suffix}: no such"):
+        load(path)
+    path.write_bytes(b"\x00junk" * 100)
+    (tmp_path / "bad.bin").write_bytes(b"")
+    with pytest.raises(WeightsError, match=rf"bad\{suffix}: (damaged|OpenVINO|a )"):
+        load(path, trust_code=True)
+
+
+def test_an_output_of_another_shape_than_promised_is_refused(made: Made, tmp_path: Path) -> None:
+    config = json.loads(made.reports["raw.onnx"].info.to_text())["model_config"]
+    change = set_info(model_config=config | {"image_size": [64, 128]})
+    (tmp_path / "a.onnx").write_bytes(tampered(made, change))
+    with pytest.raises(WeightsError, match=r"a\.onnx: cannot be run: .*Got: 128 Expected: 96"):
+        open_exported(tmp_path / "a.onnx")(torch.zeros(1, 3, 64, 128))
+    change = set_info(model_config=config | {"num_scales": 2})
+    (tmp_path / "b.onnx").write_bytes(tampered(made, change))
+    with pytest.raises(WeightsError, match=r"b\.onnx: gave an output \[1, 1161, 3\] where it"):
+        open_exported(tmp_path / "b.onnx")(torch.zeros(1, 3, 64, 96))
+
+
+def test_a_file_of_two_images_a_call_takes_any_number(made: Made) -> None:
+    network = made.network("raw.onnx")
+    images, run, sizes = pictures(network.info.model_config, 5), network._run, []
+
+    def two(part: torch.Tensor) -> Any:
+        sizes.append(len(part))
+        return run(part)
+
+    fixed = ExportedNetwork(two, dataclasses.replace(network.info, batch=2), network.path)
+    for a, b in zip(fixed.outputs(images), network.outputs(images), strict=True):
+        assert_close(a, b)
+    assert sizes == [2, 2, 2]
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime", "openvino"])
+def test_a_missing_package_is_named_with_its_extra_before_any_work(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    extra = "openvino" if package == "openvino" else "onnx"
+    config = ExportConfig(
+        weights="does not matter", format="openvino", output=str(tmp_path / "a.xml")
+    )
+    with pytest.raises(ExportError, match=rf"{package}.*effdet-toolkit\[{extra}\]"):
+        export(config)
+    if package in ("onnx", "onnxruntime"):
+        with pytest.raises(ExportError, match=rf"{package}.*effdet-toolkit\[onnx\]"):
+            load(made.path("raw.onnx"))
+
+
+def test_openvino_comes_without_its_telemetry() -> None:
+    code = (
+        "import sys\n"
+        "from effdet.export.openvino_file import import_openvino\n"
+        "import_openvino('a test').Core()\n"
+        "assert 'openvino.tools.ovc' in sys.modules  # what reports, with a stub\n"
+        "print(sys.modules['openvino_telemetry'], 'openvino_telemetry.main' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "None False"
+
+
+def test_the_example_of_the_guide_finds_the_same_with_onnxruntime_alone(
+    made: Made, tmp_path: Path
+) -> None:
+    guide = (ROOT / "docs" / "export.md").read_text()
+    (example,) = [b for b in re.findall(r"```python\n(.*?)```", guide, re.S) if "sys.argv" in b]
+    assert len(example.splitlines()) <= 35
+    (tmp_path / "run.py").write_text(example)
+    height, width = SIZE  # no resizing: Pillow's differs
+    pixels = draw("val", 0).pixels[:height, :width]
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    words = [sys.executable, "-I", "run.py", str(made.path("nms.onnx")), "a.png"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    rows = [line.split() for line in done.stdout.splitlines()]
+    expected = load(made.path("nms.onnx")).predict(
+        tmp_path / "a.png", score_threshold=0.0, clip_boxes=False
+    )
+    assert len(expected) > 5
+    assert [row[0] for row in rows] == [CLASS_MAP.name(i) for i in expected.labels.tolist()]
+    values = torch.tensor([[float(x) for x in row[1:]] for row in rows])
+    assert_close(values[:, 0], expected.scores, rtol=0, atol=1e-3)
+    assert_close(values[:, 1:], expected.boxes, rtol=0, atol=0.06)
+
+
+def target() -> Target:
+    return Target(
+        boxes=torch.zeros(0, 4),
+        labels=torch.zeros(0, dtype=torch.int64),
+        crowd=torch.zeros(0, dtype=torch.bool),
+        image_id=0,
+        scale=0.5,
+        size=(128, 192),
+    )
+
+
+def test_boxes_go_back_to_the_pixels_of_the_image(made: Made) -> None:
+    network = made.network("nms.onnx")
+    images = pictures(network.info.model_config, 1)
+    boxes, scores, _, counts = network.outputs(images)
+    first, second = network(images)
+    process = network.build_postprocess(PostprocessConfig(score_threshold=0.0))
+    (found,) = process(first, second, [target()])
+    assert len(found) == counts[0]
+    assert_close(found.boxes, 2 * boxes[0, : len(found)])
+    assert_close(found.scores, scores[0, : len(found)])
