@@ -10,9 +10,9 @@ Without ``--data`` the built-in set of shapes is used; ``--help`` lists every op
 import contextlib
 import dataclasses
 import functools
+import shlex
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,26 +20,28 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from effdet import __version__, distributed, flags, processes
 from effdet.anchors import Anchors, num_anchors
-from effdet.annotations import read_annotations
 from effdet.config import ModelConfig
 from effdet.data import (
     CocoDataset,
     EvalTransform,
     ImageSizes,
     Loader,
+    SplitFiles,
     TrainTransform,
     build_eval_loader,
     build_train_loader,
     locate_split,
+    read_split,
 )
 from effdet.errors import UsageError, run
-from effdet.evaluation import CocoEvaluator, GroundTruth, Metrics, diagnose, evaluate
+from effdet.evaluation import CocoEvaluator, GroundTruth, Metrics, Results, diagnose, evaluate
 from effdet.metrics import RunLog
 from effdet.metrics.sinks import require_installed
 from effdet.models import EfficientDet, build_model, trainable_parameters
 from effdet.postprocess import Postprocess
 from effdet.precision import autocast_dtype, set_tf32, slow_amp_warning
 from effdet.presets import PRESETS
+from effdet.report.keep import Keepsakes, Validation
 from effdet.settings import TrainConfig, select_postprocess
 from effdet.structures import ClassMap
 from effdet.training import (
@@ -88,7 +90,7 @@ def main() -> None:
         TrainConfig,
         sys.argv[1:],
         program="train.py",
-        description="Train an EfficientDet on a data set in COCO layout.",
+        description="Train an EfficientDet on a data set: COCO, VOC, YOLO or CSV.",
         presets=PRESETS,
         saved=saved_settings,
     )
@@ -192,6 +194,8 @@ def train(config: TrainConfig, device: torch.device, initial: Initial) -> None:
         log.resume_at(trainer.step, history)
         introduce(log, config, model_config, trainer, train_set, val_set, train_loader)
         log.say(f"weights  {taken.line}")
+        keepsakes = Keepsakes(log.folder, log.warn)
+        keepsakes.labels({"train": train_set, "val": val_set})
 
         # Every epoch: train, validate, log, save
         attendant = Attendant(
@@ -206,18 +210,28 @@ def train(config: TrainConfig, device: torch.device, initial: Initial) -> None:
         while not is_over(config, progress):
             begin_phase(trainer, freezing.in_epoch(progress.epoch), rehearse, log)
             begin_epoch(config, progress, train_loader, log)
+            batches = attendant.announced(train_loader)
+            if trainer.step == 0:
+                batches = keepsakes.first_batches(batches, model_config, class_map)
             with attendant.keeping_diverged(run.folder, train_set.names_of), memory_errors():
                 train_one_epoch(
                     trainer,
-                    attendant.announced(train_loader),
+                    batches,
                     progress.meter,
                     accumulate=config.accumulate,
                     log_every=config.log_every,
                     report=log.step,
                     after_step=attendant.after_step,
                 )
-            figures = validate(attendant, config, val_loader, postprocess, truth, class_map)
-            end_epoch(attendant, config, figures)
+            figures, results = validate(
+                attendant, config, val_loader, postprocess, truth, class_map
+            )
+            keepsakes.hold(results)
+            epoch = progress.epoch
+            if end_epoch(attendant, config, figures):
+                keepsakes.keep_best(
+                    Validation(epoch=epoch, figures=figures, dataset=val_set, truth=truth)
+                )
         conclude(log, config, progress, run)
 
 
@@ -259,8 +273,12 @@ def begin_phase(
         log.say(f"         {trainable_parameters(trainer.bare_model):,} parameters learn now")
 
 
-def end_epoch(attendant: Attendant, config: TrainConfig, figures: dict[str, Any]) -> None:
-    """Judge, log and save what the epoch has come to; ``figures`` are none without validation."""
+def end_epoch(attendant: Attendant, config: TrainConfig, figures: dict[str, Any]) -> bool:
+    """Judge, log and save what the epoch has come to; ``figures`` are none without validation.
+
+    Returns:
+        Whether its weights are the best so far, and saved as such.
+    """
     trainer, progress = attendant.trainer, attendant.progress
     means = progress.meter.means() | {"lr": trainer.schedule(trainer.step - 1)}
     means["bad_images"] = attendant.share_images("train")
@@ -268,6 +286,7 @@ def end_epoch(attendant: Attendant, config: TrainConfig, figures: dict[str, Any]
     attendant.log.end_epoch(means, figures)
     progress.end_epoch()
     attendant.save(figures=figures, is_best=is_best, must=is_over(config, progress))
+    return is_best and not attendant.checkpointer.best_lost
 
 
 def is_validated(config: TrainConfig, epoch: int) -> bool:
@@ -283,15 +302,15 @@ def validate(
     postprocess: Postprocess,
     truth: GroundTruth,
     class_map: ClassMap,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Results]:
     """COCO figures of the better of averaged and raw weights; none in epochs without validation.
 
     ``weights`` names whose they are, and ``AP_ema`` and ``AP_raw`` are the APs of all that were
-    validated.
+    validated. With them come the detections, on the main process.
     """
     trainer, log = attendant.trainer, attendant.log
     if not is_validated(config, attendant.progress.epoch):
-        return {}
+        return {}, Results.join([])
     log.status("validating")
     results: dict[str, tuple[Metrics, CocoEvaluator]] = {}
     for name, model in trainer.weights_to_validate(config.eval_weights).items():
@@ -317,7 +336,7 @@ def validate(
     found = {f"AP_{name}": ap for name, ap in aps.items()}
     if (num_bad := attendant.share_images("val")) > 0:  # of which no box can be found
         found["bad_val_images"] = num_bad
-    return {**metrics.figures, "weights": better, **found}
+    return {**metrics.figures, "weights": better, **found}, evaluator.results()
 
 
 def conclude(log: RunLog, config: TrainConfig, progress: Progress, run: Run) -> None:
@@ -328,6 +347,7 @@ def conclude(log: RunLog, config: TrainConfig, progress: Progress, run: Run) -> 
     tell_bad_images(log, progress)
     log.say(f"weights in {run.folder}; validate them with:")
     log.say(f"    python validate.py --data {config.data} --weights {run.folder}/{BEST}")
+    log.say(f"next: {shlex.join(['effdet', 'report', str(run.folder)])}")
 
 
 def tell_bad_images(log: RunLog, progress: Progress) -> None:
@@ -357,11 +377,7 @@ def build_log(config: TrainConfig, run: Run) -> RunLog:
     )
 
 
-Files = tuple[Path, Path]
-"""An annotation file and the folder of its images."""
-
-
-def locate_datasets(config: TrainConfig) -> tuple[Files, Files]:
+def locate_datasets(config: TrainConfig) -> tuple[SplitFiles, SplitFiles]:
     """Where the training set and the validation set are."""
     train_files = locate_split(
         config.data, config.train_split, config.train_annotations, config.train_images
@@ -375,15 +391,18 @@ def locate_datasets(config: TrainConfig) -> tuple[Files, Files]:
 def build_datasets(config: TrainConfig) -> tuple[CocoDataset, CocoDataset, GroundTruth]:
     """The training set, whose categories are the classes, the validation set and its boxes."""
     train_files, val_files = locate_datasets(config)
+    follow_links = config.follow_links
     reading: dict[str, Any] = {
         "strict": config.strict_data,
-        "follow_links": config.follow_links,
+        "follow_links": follow_links,
         "max_pixels": config.max_pixels,
     }
-    train_set = CocoDataset(*train_files, **reading)
+    train_table = read_split(train_files, follow_links=follow_links)
+    train_set = CocoDataset(train_table, train_files.images, **reading)
     train_set.require_boxes()
-    val_table = read_annotations(val_files[0])
-    val_set = CocoDataset(val_table, val_files[1], class_map=train_set.class_map, **reading)
+    class_map = train_set.class_map
+    val_table = read_split(val_files, class_map, follow_links=follow_links)
+    val_set = CocoDataset(val_table, val_files.images, class_map=class_map, **reading)
     return train_set, val_set, GroundTruth.load(val_table)
 
 
@@ -410,8 +429,14 @@ def take_initial_weights(
         return Taken(line=f"as saved in {resumed.path}")
     if isinstance(initial, Checkpoint):
         assert config.weights is not None
-        partial = config.partial_weights
-        return transfer_weights(model, class_map, initial, config.weights, partial=partial)
+        return transfer_weights(
+            model,
+            class_map,
+            initial,
+            config.weights,
+            partial=config.partial_weights,
+            other_anchors=config.anchors is not None,
+        )
     if isinstance(initial, Classifier):
         assert config.backbone_weights is not None
         return transfer_backbone(model, initial, config.backbone_weights)

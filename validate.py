@@ -16,10 +16,16 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from effdet import distributed, flags
-from effdet.anchors import build_anchors
-from effdet.annotations import read_annotations
 from effdet.config import size_pair
-from effdet.data import CocoDataset, EvalTransform, Loader, build_eval_loader, locate_split
+from effdet.data import (
+    CocoDataset,
+    EvalTransform,
+    Loader,
+    SplitFiles,
+    build_eval_loader,
+    locate_split,
+    read_split,
+)
 from effdet.errors import DataError, printable, run
 from effdet.evaluation import (
     CocoEvaluator,
@@ -33,12 +39,12 @@ from effdet.evaluation import (
     write_metrics,
     write_results,
 )
+from effdet.export import is_exported
+from effdet.inference import load
 from effdet.names import say
-from effdet.postprocess import Postprocess
 from effdet.precision import autocast_dtype
 from effdet.settings import ValidateConfig, select_postprocess
 from effdet.training import report
-from effdet.weights import load_detector, load_model
 
 
 def main() -> None:
@@ -50,7 +56,8 @@ def main() -> None:
         description="COCO figures of a model on a data set, or of a results file.",
     )
     files = None if config.weights is None else locate(config)
-    inputs = (config.weights, config.predictions, config.annotations, *(files or ()))
+    read = () if files is None else (files.annotations, files.images)
+    inputs = (config.weights, config.predictions, config.annotations, *read)
     if config.json is not None:
         check_output(config.json, inputs)
     if config.metrics is not None:
@@ -71,7 +78,7 @@ def main() -> None:
     else:
         device = distributed.pick_device(config.device)
         with distributed.process_group(device):
-            metrics, results = validate(config, *files, device)
+            metrics, results = validate(config, files, device)
             if not distributed.is_main():
                 return
     say(format_metrics(metrics))
@@ -92,13 +99,13 @@ def warn_of_gaps(truth: GroundTruth) -> None:
         print(f"{name}: there is no box to be found; all figures are empty", file=sys.stderr)
 
 
-def locate(config: ValidateConfig) -> tuple[Path, Path]:
-    """The annotation file and the image folder."""
+def locate(config: ValidateConfig) -> SplitFiles:
+    """Where the split is."""
     return locate_split(config.data, config.split, config.annotations, config.images)
 
 
 def validate(
-    config: ValidateConfig, annotations: Path, images: Path, device: torch.device
+    config: ValidateConfig, files: SplitFiles, device: torch.device
 ) -> tuple[Metrics, Results]:
     """Run the model over the split and score what it finds.
 
@@ -106,21 +113,26 @@ def validate(
         The figures, the same on every process, and on the main one all detections.
     """
     assert config.weights is not None
-    checkpoint = load_detector(config.weights, use_ema=config.use_ema)
-    model_config, class_map = checkpoint.model_config, checkpoint.class_map
-    if config.image_size is not None:
-        model_config = dataclasses.replace(model_config, image_size=size_pair(config.image_size))
-    table = read_annotations(annotations)
+    detector = load(
+        config.weights,
+        device=None if is_exported(config.weights) and config.device is None else str(device),
+        use_ema=config.use_ema,
+        image_size=None if config.image_size is None else size_pair(config.image_size),
+        channels_last=config.channels_last,
+        trust_code=config.trust_code,
+    )
+    model_config, class_map = detector.config, detector.class_map
+    table = read_split(files, class_map, follow_links=config.follow_links)
     dataset = CocoDataset(
         table,
-        images,
+        files.images,
         class_map=class_map,
         strict=config.strict_data,
         follow_links=config.follow_links,
         max_pixels=config.max_pixels,
     )
     if distributed.is_main():
-        say(f"{annotations}: {dataset.report}")
+        say(f"{files.annotations}: {dataset.report}")
     truth = GroundTruth.load(table)
     warn_of_gaps(truth)
     loader = build_eval_loader(
@@ -131,21 +143,11 @@ def validate(
         device=device,
         max_bad_images=config.max_bad_images,
     )
-    model = load_model(
-        checkpoint,
-        config.weights,
-        use_ema=config.use_ema,
-        channels_last=config.channels_last,
-    ).to(device)
     evaluator = CocoEvaluator(truth, class_map, config.evaluator)
     metrics = evaluate(
-        model,
+        detector.model,
         loader,
-        Postprocess(
-            anchors=build_anchors(model_config, device=device),
-            config=select_postprocess(config),
-            class_map=class_map,
-        ),
+        detector.build_postprocess(**dataclasses.asdict(select_postprocess(config))),
         evaluator,
         device=device,
         dtype=autocast_dtype(device, config.amp, config.amp_dtype),
@@ -154,7 +156,7 @@ def validate(
     )
     if evaluator.num_left_out and distributed.is_main():
         print(f"{evaluator.num_left_out} detections left out: the data has no such class")
-    return with_bad_images(metrics, loader, images), evaluator.results()
+    return with_bad_images(metrics, loader, files.images), evaluator.results()
 
 
 def with_bad_images(metrics: Metrics, loader: Loader, images: Path) -> Metrics:

@@ -8,7 +8,18 @@ from types import ModuleType
 from effdet import __version__, errors
 from effdet.errors import UsageError, nearest
 
-COMMANDS = ("predict", "info", "convert", "download", "average")
+COMMANDS = (
+    "check",
+    "convert-data",
+    "predict",
+    "report",
+    "export",
+    "benchmark",
+    "info",
+    "convert",
+    "download",
+    "average",
+)
 """In the order of a user's day; ``convert-data`` is ``effdet/commands/convert_data.py``."""
 
 

@@ -11,7 +11,7 @@
     205 images, two CPU cores, with ``--epochs 24 --batch-size 4 --lr 0.016 --warmup-lr 0.0016``:
     32 minutes, AP50 0.84 (benchmarks/results/bccd_lite0.json).
     One phase, nothing frozen: AdamW at 0.001 for 8 images a step. ``--freeze``, ``--freeze-epochs``
-    and ``--lr-factors`` hold parts back; docs/training.md says what that was measured to be worth.
+    and ``--lr-factors`` hold parts back; docs/finetuning.md says what that is worth.
 
 ``paper``: google/automl's recipe for COCO and D0 to D6: 300 epochs, a global batch of 128 images,
     batch norm over all processes. Eight processes of 16 images:

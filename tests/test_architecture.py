@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BASE = {
     "config", "settings", "structures", "errors", "files", "flags", "distributed", "processes",
     "metrics", "precision", "presets", "levels", "cache", "checks", "names", "regular_file",
-    "yaml_file", "extras",
+    "yaml_file", "extras", "web",
 }  # fmt: skip
 LOW = BASE | {"boxes", "ops", "anchors", "annotations", "drawing"}
 MIDDLE = LOW | {"data", "models", "weights", "targets", "losses", "postprocess"}
@@ -39,8 +39,9 @@ MAY_IMPORT = {
     "inference": MIDDLE | {"export"},
     "check": MIDDLE | {"page"},
     "report": MIDDLE | {"page", "evaluation"},
+    "benchmark": MIDDLE | {"evaluation", "inference", "export"},
     "commands": MIDDLE
-    | {"training", "evaluation", "inference", "export", "check", "report", "page"},
+    | {"training", "evaluation", "inference", "export", "benchmark", "check", "report", "page"},
     "cli": BASE | {"commands"},
 }
 
@@ -195,8 +196,11 @@ UNPICKLERS = {
 
 LOADERS = {
     "torch.load", "torch.jit.load", "torch.export.load", "torch.hub.load", "np.load", "numpy.load",
+    "torch._inductor.aoti_load_package",
 }  # fmt: skip
 ONE_LOADER = PACKAGE / "weights" / "formats" / "torch_file.py"
+PROGRAM_LOADER = PACKAGE / "export" / "programs.py"
+"""Exported programs (.pt2) are code: they are run, but only where the user said so by name."""
 PROGRAMS = [
     ROOT / "train.py", ROOT / "validate.py", ROOT / "setup.py",
     *sorted((ROOT / "_build").rglob("*.py")), *sorted((ROOT / "benchmarks").rglob("*.py")),
@@ -225,7 +229,7 @@ def test_nothing_that_may_run_what_is_in_a_file_is_called(file: Path) -> None:
     if file == ROOT / "benchmarks" / "postprocess.py":  # also runs where there is only the peer
         (call,) = calls(tree, LOADERS)
         assert "weights_only=True" in map(ast.unparse, call.keywords)
-    elif file != ONE_LOADER:
+    elif file not in (ONE_LOADER, PROGRAM_LOADER):
         assert not calls(tree, LOADERS), "read_tensors is the only way to a pickle"
 
 
@@ -233,6 +237,19 @@ def test_the_one_place_that_loads_asks_for_weights_only() -> None:
     (call,) = calls(ast.parse(ONE_LOADER.read_text()), LOADERS)
     assert ast.unparse(call.func) == "torch.load"
     assert "weights_only=True" in map(ast.unparse, call.keywords)
+
+
+def test_programs_are_loaded_behind_one_door_that_asks() -> None:
+    tree = ast.parse(PROGRAM_LOADER.read_text())
+    found = [ast.unparse(call.func) for call in calls(tree, LOADERS)]
+    assert sorted(found) == ["torch._inductor.aoti_load_package", "torch.export.load"]
+    (door,) = [n for n in tree.body if getattr(n, "name", "") == "program_runner"]
+    lines = ast.unparse(door).splitlines()
+    asked = next(i for i, line in enumerate(lines) if "if not trust_code:" in line)
+    assert "raise UsageError" in lines[asked + 1]
+    assert not any("_load_p" in line for line in lines[:asked])
+    assert ast.unparse(tree).count("_load_package(") == 3  # defined, called there, and torch's
+    assert ast.unparse(tree).count("_load_program(") == 2
 
 
 ONE_DECODER = PACKAGE / "data" / "images.py"

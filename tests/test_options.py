@@ -12,8 +12,15 @@ import pytest
 import train
 import validate
 from effdet import cli
-from effdet.commands import average, predict
-from effdet.settings import AverageConfig, PredictConfig, TrainConfig, ValidateConfig
+from effdet.commands import average, convert_data, download, predict
+from effdet.settings import (
+    AverageConfig,
+    DownloadConfig,
+    PredictConfig,
+    TrainConfig,
+    ValidateConfig,
+)
+from effdet.settings.convert_data import ConvertDataConfig
 from tests.runs import tiny_coco
 
 SMALL = ["--workers", "0", "--batch-size", "2", "--device", "cpu"]
@@ -110,3 +117,20 @@ def test_average_reads_every_option(
     files = [str(run_folder[0] / name) for name in ("best.pt", "last.pt")]
     cli.run_command(["average", *files, "--best", "2", "--output", str(tmp_path / "out.pt")])
     assert unread(AverageConfig, read) == set()
+
+
+def test_convert_data_reads_every_option(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cls, read = recording(ConvertDataConfig)
+    monkeypatch.setattr(convert_data, "ConvertDataConfig", cls)
+    cli.run_command(["convert-data", str(data), str(tmp_path / "out"), "--to", "yolo"])
+    assert unread(ConvertDataConfig, read) == set()
+
+
+def test_download_reads_every_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    cls, read = recording(DownloadConfig)
+    monkeypatch.setattr(download, "DownloadConfig", cls)
+    monkeypatch.setattr(download, "download_coco2017", lambda folder, parts: folder)
+    cli.run_command(["download", "coco2017", "--output", "here", "--parts", "val", "train"])
+    assert unread(DownloadConfig, read) == set()

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from effdet import names, yaml_file
+from effdet import names, web, yaml_file
 from effdet.annotations import brackets, json_file
 from effdet.data import image_file
+from effdet.data.formats import csv_read, voc_xml, yolo_read
 from effdet.settings import MAX_PIXELS
-from effdet.weights import web
 from effdet.weights.formats import pickled, pickled_values
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +39,9 @@ def test_the_tests_that_hold_the_promises_exist() -> None:
             (json_file.MAX_BYTES, brackets.MAX_DEPTH),
         ),
         ("4 GB at most", 1 << 32, web.MAX_SIZE),
+        ("XML: 10 MB, 50 levels", (10**7, 50), (voc_xml.MAX_BYTES, voc_xml.MAX_DEPTH)),
+        ("YOLO labels: 50 MB", 50 * 10**6, yolo_read.MAX_BYTES),
+        ("CSV: 1 GB", 1 << 30, csv_read.MAX_BYTES),
         ("60 characters in tables", 60, names.LONGEST_SHOWN),
         ("255 bytes in file names", 255, names.LONGEST_FILE_NAME),
     ],

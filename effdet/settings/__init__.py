@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The settings of the programs: every field of these dataclasses is an option."""
 
+from effdet.settings.benchmark import BenchmarkConfig
+from effdet.settings.check import CheckConfig
 from effdet.settings.data import DataConfig
+from effdet.settings.export import ExportConfig, ExportFormat
 from effdet.settings.postprocess import FOR_PEOPLE, PostprocessConfig, select_postprocess
+from effdet.settings.predict import PredictConfig
 from effdet.settings.programs import (
     AverageConfig,
     ConvertConfig,
     DownloadConfig,
     InfoConfig,
-    PredictConfig,
     ValidateConfig,
 )
 from effdet.settings.train import SETTLED, TrainConfig
@@ -20,14 +23,16 @@ from effdet.settings.values import (
     Evaluator,
     Normalizer,
     Optimizer,
+    Save,
     Schedule,
     Sink,
     WeightsToValidate,
 )
 
 __all__ = [
-    "FOR_PEOPLE", "MAX_PIXELS", "NMS", "SETTLED", "AmpDtype", "AverageConfig", "Console",
-    "ConvertConfig", "DataConfig", "DownloadConfig", "Evaluator", "InfoConfig", "Normalizer",
-    "Optimizer", "PostprocessConfig", "PredictConfig", "Schedule", "Sink", "TrainConfig",
-    "ValidateConfig", "WeightsToValidate", "select_postprocess",
+    "FOR_PEOPLE", "MAX_PIXELS", "NMS", "SETTLED", "AmpDtype", "AverageConfig", "BenchmarkConfig",
+    "CheckConfig", "Console", "ConvertConfig", "DataConfig", "DownloadConfig", "Evaluator",
+    "ExportConfig", "ExportFormat", "InfoConfig", "Normalizer", "Optimizer", "PostprocessConfig",
+    "PredictConfig", "Save", "Schedule", "Sink", "TrainConfig", "ValidateConfig",
+    "WeightsToValidate", "select_postprocess",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ Evaluator = Literal["faster", "pycocotools"]
 Normalizer = Literal["global", "process"]
 WeightsToValidate = Literal["both", "ema", "raw"]
 Console = Literal["auto", "lines", "dllogger"]
+Save = Literal["pictures", "json", "coco", "csv", "yolo", "crops"]
 Sink = Literal["tensorboard", "wandb", "mlflow"]
 
 MAX_PIXELS = 50_000_000
