@@ -193,15 +193,18 @@ def exact_entries(content: bytes) -> list[Any]:
 
 
 def table_values(table: AnnotationTable) -> list[Any]:
+    assert table.where is None  # only formats other than JSON say where a row stands
     values: list[Any] = []
-    for value in vars(table).values():
+    for name, value in vars(table).items():
+        if name in ("name", "where"):
+            continue
         if isinstance(value, np.ndarray):
             values.append((str(value.dtype), value.tolist()))
         elif isinstance(value, dict):
             values.append({key: rows.tolist() for key, rows in value.items()})
         elif isinstance(value, Faults):
             values.append(sorted(str(fault) for fault in value.kept))
-        elif value != table.name:
+        else:
             values.append(list(value))
     return values
 
