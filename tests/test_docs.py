@@ -16,6 +16,7 @@ import train
 import validate
 from effdet import cli, flags
 from effdet.errors import UsageError
+from tests.browser import WIDTHS, look
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
@@ -112,16 +113,22 @@ class Resources(HTMLParser):
             self.found.append(values.get(name) or "")
 
 
-def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(
-    tmp_path: Path,
-) -> None:
-    """A page that no table of contents leads to would be a warning."""
-    site = tmp_path / "site"
-    words = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "docs", str(site)]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation, built without a warning; a page that no table leads to would be one."""
+    folder = tmp_path_factory.mktemp("docs")
+    words = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "docs"]
     done = subprocess.run(
-        [*words, "-d", str(tmp_path / "trees")], cwd=ROOT, capture_output=True, text=True
+        [*words, str(folder / "site"), "-d", str(folder / "trees")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
+    return folder / "site"
+
+
+def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
     for page in [page for page in PAGES if page.parent.name == "docs"]:
         resources = Resources()
         resources.feed((site / f"{page.stem}.html").read_text())
@@ -129,3 +136,12 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(
         assert not [address for address in resources.found if "//" in address]
     assert "--backbone-weights" in (site / "reference" / "commands.html").read_text()
     assert "sigmoid_focal_loss" in (site / "reference" / "python.html").read_text()
+
+
+@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
+@pytest.mark.parametrize("page", ["index", "custom_data", "check", "reference/python"])
+def test_the_site_fits_a_window(page: str, width: int, site: Path, tmp_path: Path) -> None:
+    seen = look(site / f"{page}.html", width, tmp_path)
+    assert seen.width <= width, seen.sticks_out
+    assert seen.text > 500
+    assert not seen.broken
