@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the README says is so."""
+"""What the README and the page of measurements say is so."""
 
 import json
 import re
@@ -14,6 +14,7 @@ from effdet.config import MODELS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+MEASURED = (ROOT / "docs" / "measurements.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["efficientdet_d0", "efficientdet_lite0"])
@@ -29,11 +30,24 @@ def test_every_model_is_in_the_table() -> None:
     assert all(f"| `{name}` |" in README for name in MODELS)
 
 
+def measured(name: str) -> str:
+    """The row about a result file."""
+    return next(line for line in MEASURED.splitlines() if f"results/{name}.json" in line)
+
+
+def test_the_readme_has_some_of_the_measured_rows() -> None:
+    rows = [line for line in README.splitlines() if "benchmarks/results/" in line]
+    assert rows
+    assert {row.replace("](benchmarks/", "](../benchmarks/") for row in rows} < set(
+        MEASURED.splitlines()
+    )
+
+
 @pytest.mark.parametrize("name", ["demo_shapes", "bccd_lite0"])
 def test_the_measured_figures_are_those_of_the_result_files(name: str) -> None:
     result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
     figures = result["validation"]["figures"]
-    row = next(line for line in README.splitlines() if f"results/{name}.json" in line)
+    row = measured(name)
     assert f"AP {figures['AP']:.3f}" in row
     assert f"AP50 {figures['AP50']:.3f}" in row
     assert f"{result['training_seconds'] / 60:.0f} min" in row
@@ -52,7 +66,7 @@ def span(values: Iterable[float]) -> str:
 
 
 def operator_figures() -> dict[str, list[str]]:
-    """What the README's rows about operators must say, by result file."""
+    """What the rows about operators must say, by result file."""
     focal = result("focal_loss")
     exact = [row for row in focal["times_ms"] if row["dtype"] == "float32"]
     assignment = {row["boxes_an_image"]: row for row in result("assignment")["rows"]}
@@ -82,12 +96,12 @@ def operator_figures() -> dict[str, list[str]]:
 def test_the_counted_instructions_are_those_of_the_result_file() -> None:
     rows = [row for row in result("machine_code")["rows"] if row["dtype"] != "float32"]
     wanted = f"{span(row['instructions_a_logit'] for row in rows)} instructions a 16-bit"
-    assert wanted in README
+    assert wanted in MEASURED
 
 
 @pytest.mark.parametrize(("name", "figures"), operator_figures().items())
 def test_the_operators_figures_are_those_of_the_result_files(name: str, figures: list[str]) -> None:
-    row = next(line for line in README.splitlines() if f"results/{name}.json" in line)
+    row = measured(name)
     for figure in figures:
         assert figure in row
 
