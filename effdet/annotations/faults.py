@@ -29,7 +29,7 @@ KINDS = {
     "image-size": "wrong image size",
     "file-name": "wrong file name",
     "missing-file": "missing image file",
-    "link": "link out of the image folder",
+    "link": "link out of the data folder",
     "category-name": "wrong category name",
     "box": "wrong box",
     "area": "wrong area",

@@ -15,12 +15,10 @@ from effdet.annotations.faults import MAX_FAULTS
 from effdet.check.findings import Example, Findings
 from effdet.check.reading import Split
 from effdet.check.registry import OF_FAULT
+from effdet.data.image_file import IMAGE_SUFFIXES
 from effdet.errors import shown
 
-ENDINGS = {
-    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp",
-    ".heic", ".avif",
-}  # fmt: skip
+ENDINGS = (*IMAGE_SUFFIXES, ".jfif", ".heic", ".avif")
 """Of files that somebody may have meant to use."""
 
 _ROW = re.compile(r"images\[(\d+)\]")
@@ -53,7 +51,8 @@ def _with_present(split: Split, findings: Findings, follow_links: bool) -> Split
     names, ids = list(split.table.file_names), split.table.image_ids.tolist()
     faults = Faults(split.table.name, keep=MAX_FAULTS)
     folder = split.files.images
-    check_image_files(names, ids, folder, faults, follow_links=follow_links)
+    within = split.files.within(folder, follow_links)
+    check_image_files(names, ids, folder, faults, within=within)
     present, others = split.present.copy(), _Listing(folder)
     for fault in faults.kept:
         place = _ROW.match(fault.place)

@@ -78,7 +78,7 @@ _ROWS: list[tuple[str, Severity, str, str]] = [
      "Write paths relative to the image folder, with / between folders."),
     ("files.missing", "error", "The file of an image is not there.",
      "Bring the file, correct its name (capitals count), or remove the record."),
-    ("files.link", "error", "An image is a link that leads out of the image folder.",
+    ("files.link", "error", "A file or folder is a link that leads out of the data folder.",
      "Give --follow-links if you trust the links."),
     ("files.orphan", "warning", "Image files lie in the folder that no split has a record of.",
      "Label them, or move them elsewhere; they are not used."),

@@ -119,7 +119,7 @@ def check_data(
         images: decode every image.
         workers: images decoded at once; None: by CPUs.
         max_pixels: images with more are not decoded.
-        follow_links: read images that links lead to outside of the image folder.
+        follow_links: read files that links lead to outside of the data folder.
         examples: of each finding.
 
     Raises:

@@ -168,7 +168,8 @@ def _check(part: _Part, to: Target, images: ImageFiles, follow_links: bool) -> N
                 place = f"images[{index}].file_name"
                 faults.add("file-name", place, EXPECTED, f"{reason}: {shown(name)}")
     else:
-        check_image_files(names, ids, folder, faults, follow_links=follow_links)
+        within = part.files.within(folder, follow_links)
+        check_image_files(names, ids, folder, faults, within=within)
     faults.raise_if_any()
     if to == "yolo" and images != "none" and part.files.format != "yolo":
         _check_sizes(part, names, faults)

@@ -11,6 +11,9 @@ from effdet.regular_file import open_regular
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
 """What is decoded, by content and not by ending. Each more is a parser more for hostile files."""
 
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""Usual endings of such files, by which images are told from other files of a folder."""
+
 MAX_BYTES = 200_000_000
 """Size of an image file that is read."""
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from effdet.data.formats import SplitFiles, coco, csv, voc, yolo
+from effdet.data.formats import SplitFiles, coco, csv_table, voc, yolo
 from effdet.data.formats.split import TITLES, Format, contents, listed, our_word
 from effdet.data.shapes import resolve_data
 from effdet.errors import DataError, UsageError, printable
@@ -25,7 +25,7 @@ class Finder(Protocol):
         """All splits by our words for them."""
 
 
-FORMATS: dict[Format, Finder] = {"coco": coco, "voc": voc, "yolo": yolo, "csv": csv}
+FORMATS: dict[Format, Finder] = {"coco": coco, "voc": voc, "yolo": yolo, "csv": csv_table}
 
 
 def find_splits(data: str | Path) -> dict[str, SplitFiles]:
@@ -166,7 +166,7 @@ def _explicit(
     if images is None:
         assert data is not None
         folder = resolve_data(data)
-        find = csv.image_folder if is_csv else coco.find_images
+        find = csv_table.image_folder if is_csv else coco.find_images
         images = find(folder, split, annotations)
     name = our_word(split)
     kind: Format = "csv" if is_csv else "coco"

@@ -13,8 +13,37 @@ from effdet.annotations.faults import SHOWN
 from effdet.annotations.rows import MAX_SIDE
 from effdet.annotations.table import Floats, Ids
 from effdet.data.formats.header_sizes import fill_sizes
+from effdet.data.formats.split import SplitFiles
+from effdet.structures import ClassMap
 
 Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a reader of any format is given.
+
+    Attributes:
+        files: where the split is.
+        class_map: classes of a model, for formats without ids: names get their ids.
+        faults: collects.
+        follow_links: read files that a link leads to outside of the data folder.
+        salvage: read what is sound although there are faults, for a look at it.
+    """
+
+    files: SplitFiles
+    class_map: ClassMap | None
+    faults: Faults
+    follow_links: bool = False
+    salvage: bool = False
+
+    def within(self, path: Path) -> Path | None:
+        """The folder that links of ``path`` must stay in; None: they may lead anywhere."""
+        return self.files.within(path, self.follow_links)
+
+    def ends(self, *needed: object) -> bool:
+        """Whether there are faults and no table: ``needed`` is what none can be without."""
+        return len(self.faults) > 0 and not (self.salvage and all(needed))
 
 
 @dataclass(kw_only=True, eq=False)
@@ -64,31 +93,22 @@ class Rows:
         return np.array(self.boxes, np.float64).reshape(-1, 4)
 
 
-def check_and_size(
-    rows: Rows,
-    folder: Path,
-    faults: Faults,
-    place: Callable[[int], str],
-    *,
-    follow_links: bool,
-    salvage: bool = False,
-) -> Ids:
-    """``[N, 2]`` sizes of the images, which must lie in ``folder``; where not recorded, read.
+def check_and_size(rows: Rows, reading: Reading, place: Callable[[int], str]) -> Ids:
+    """``[N, 2]`` sizes of the images, which must be there; where not recorded, read.
+
+    Of a reading that salvages, sizes are read of the images without faults.
 
     Args:
         rows: what was read.
-        folder: the image folder.
-        faults: collects.
+        reading: of which split.
         place: where the name of an image stands.
-        follow_links: let links lead out of the folder.
-        salvage: read the sizes of the images without faults although there are faults.
     """
-    ids = range(1, len(rows.files) + 1)
-    check_image_files(rows.files, ids, folder, faults, follow_links=follow_links, place=place)
+    ids, folder, faults = range(1, len(rows.files) + 1), reading.files.images, reading.faults
+    check_image_files(rows.files, ids, folder, faults, within=reading.within(folder), place=place)
     sizes = np.array(rows.sizes, np.int64).reshape(-1, 2)
     if not len(faults):
         fill_sizes(sizes, rows.files, folder, faults, place)
-    elif salvage:
+    elif reading.salvage:
         spoilt = [fault.image_id - 1 for fault in faults.kept if fault.image_id is not None]
         sizes[sizes == MAX_SIDE] = 0  # what stands for a wrong one
         sizes[spoilt] = -1

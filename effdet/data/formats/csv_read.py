@@ -10,15 +10,14 @@ import numpy as np
 
 from effdet.annotations import AnnotationTable, Faults, fault_of_name
 from effdet.annotations.image_files import EXPECTED
-from effdet.annotations.rows import HUGE, MAX_SIDE
-from effdet.data.formats.building import Rows, build_table, check_and_size
+from effdet.annotations.rows import HUGE
+from effdet.data.formats.building import Reading, Rows, build_table, check_and_size
 from effdet.data.formats.class_ids import ids_of, is_name, names_for
-from effdet.data.formats.csv import COLUMNS, NEEDED, Header, header_of
+from effdet.data.formats.csv_table import COLUMNS, NEEDED, Header, header_of
 from effdet.data.formats.split import SplitFiles, our_word
-from effdet.data.formats.voc_xml import number
+from effdet.data.formats.text_fields import number, side
 from effdet.errors import DataError, shown
 from effdet.regular_file import open_regular
-from effdet.structures import ClassMap
 
 MAX_BYTES = 1 << 30
 """Size of a CSV file that is read."""
@@ -26,15 +25,9 @@ MAX_BYTES = 1 << 30
 CORNERS = NEEDED[1:5]
 
 
-def read(
-    files: SplitFiles,
-    class_map: ClassMap | None,
-    faults: Faults,
-    *,
-    follow_links: bool,
-    salvage: bool = False,
-) -> AnnotationTable | None:
+def read(reading: Reading) -> AnnotationTable | None:
     """The table of a split; None where there are faults, unless what is sound is to be salvaged."""
+    files, faults = reading.files, reading.faults
     reader = _Reader(files, faults)
     for line, fields in _lines(files.annotations, faults):
         reader.take(line, fields)
@@ -42,18 +35,16 @@ def read(
     if not rows.files and not len(faults):
         faults.add("section", files.name, "at least one image of this split", "none")
     elsewhere = {name for path in files.siblings for name in _classes_of(path)}
-    names = names_for(rows.classes, elsewhere | reader.other_classes, class_map)
+    names = names_for(rows.classes, elsewhere | reader.other_classes, reading.class_map)
     if not names:
         faults.add("section", files.name, "at least one box", "none: no class is known")
-    ids = ids_of(names, class_map, 1, reader.first_places.__getitem__, faults)
-    sizes = check_and_size(
-        rows, files.images, faults, places.__getitem__, follow_links=follow_links, salvage=salvage
-    )
+    ids = ids_of(names, reading.class_map, 1, reader.first_places.__getitem__, faults)
+    sizes = check_and_size(rows, reading, places.__getitem__)
     boxes = rows.box_array()
     if len(boxes) and boxes.max() <= 1:
         found = "none above 1: parts of the image?"
         faults.add("number", f"line {rows.lines[0]}", "corners in pixels", found)
-    if len(faults) and not (salvage and rows.files and names):
+    if reading.ends(rows.files, names):
         return None
     position = {name: k for k, name in enumerate(names)}
     new = [position[name] for name in rows.classes]
@@ -137,21 +128,13 @@ class _Reader:
             found = f"{reason}: {shown(text)}" if name else "nothing"
             self._faults.add("file-name", f"{place} image", EXPECTED, found)
             return None
-        sides = [self._side(place, values, key) for key in ("height", "width")]
+        keys = ("height", "width")
+        sides = [side(values.get(key), f"{place} {key}", self._faults) for key in keys]
         self._index[text] = len(self.rows.files)
         self.rows.files.append(name)
         self.rows.sizes.append((sides[0], sides[1]))
         self.image_places.append(f"{place} image")
         return self._index[text]
-
-    def _side(self, place: str, values: dict[str, str], key: str) -> int:
-        """Pixels; 0 where it is not recorded."""
-        side = number(values.get(key) or "0")
-        if side is None or not side.is_integer() or not 0 <= side <= MAX_SIDE:
-            expected = f"a whole number of pixels from 1 to {MAX_SIDE:,}"
-            self._faults.add("image-size", f"{place} {key}", expected, shown(values[key]))
-            return MAX_SIDE
-        return int(side)
 
 
 def _relative(text: str, folder: Path) -> str:

@@ -75,15 +75,6 @@ def read_xml(path: Path) -> XmlFile:
     return collector.file
 
 
-def number(text: str) -> float | None:
-    """A finite number below 10^9; None where the text is none."""
-    with contextlib.suppress(ValueError):
-        value = float(text)
-        if abs(value) < 1e9 and "_" not in text:
-            return value
-    return None
-
-
 def box_of(texts: dict[str, str], origin: int) -> tuple[float, float, float, float]:
     """x, y, width, height from the corners of an object; its texts must be numbers.
 

@@ -79,6 +79,7 @@ def find(folder: Path) -> dict[str, SplitFiles]:
             name=name,
             annotations=file,
             images=image_folder(folder, name, file),
+            root=folder,
             siblings=tuple(sorted({*files.values()} - {file})),
         )
         for name, file in files.items()
