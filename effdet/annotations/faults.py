@@ -41,6 +41,7 @@ KINDS = {
     "fields": "wrong number of fields",
     "number": "wrong number",
     "class-names": "wrong class names",
+    "same-name": "class name given twice",
     "class-index": "wrong class index",
     "unknown-class": "unknown class",
     "label-file": "missing label file",

@@ -103,6 +103,12 @@ def test_a_yolo_set_is_looked_at_although_it_has_faults(data: DataSet, tmp_path:
     assert "train5.txt:2: " in copy.examples[0].text
 
 
+def test_a_name_twice_in_data_yaml_is_an_error_of_each_split(data: DataSet, tmp_path: Path) -> None:
+    folder = as_yolo(data, tmp_path / "yolo")
+    text(folder / "data.yaml", "train: images/train\nval: images/val\nnames: [cat, cat]\n")
+    assert found(folder)["classes.name_twice"] == 2
+
+
 def test_a_voc_set_is_looked_at_although_it_has_faults(data: DataSet, tmp_path: Path) -> None:
     folder = as_voc(data, tmp_path / "voc")
     train = folder / "train"

@@ -139,6 +139,14 @@ def test_voc_counts_classes_that_no_box_has_and_names_twice(tmp_path: Path) -> N
     assert lost["classes of the same name as another"] == 1
 
 
+def test_two_classes_of_one_name_are_refused_by_yolo(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
+    content["categories"].append({"id": 9, "name": "ant"})
+    with pytest.raises(DataError, match=r"2 classes have the name 'ant' \(ids 2, 9\); join them"):
+        convert_data(write_coco(tmp_path / "coco", content), tmp_path / "out", "yolo")
+
+
 @pytest.mark.parametrize("to", sorted(WRITERS))
 @pytest.mark.parametrize("how", ["copy", "link", "none"])
 def test_images_are_copied_linked_or_left(tmp_path: Path, to: Any, how: Any) -> None:

@@ -36,7 +36,7 @@ def read(reading: Reading) -> AnnotationTable | None:
         faults.add("section", files.name, "at least one image of this split", "none")
     elsewhere = {name for path in files.siblings for name in _classes_of(path)}
     names = names_for(rows.classes, elsewhere | reader.other_classes, reading.class_map)
-    if not names:
+    if not names and not len(faults):
         faults.add("section", files.name, "at least one box", "none: no class is known")
     ids = ids_of(names, reading.class_map, 1, reader.first_places.__getitem__, faults)
     sizes = check_and_size(rows, reading, places.__getitem__)
@@ -71,12 +71,7 @@ class _Reader:
     def take(self, line: int, fields: list[str]) -> None:
         """Take a line; its faults are collected."""
         if self._header is None:
-            self._header = header_of(fields)
-            if self._header is None:
-                wanted = ", ".join("/".join(COLUMNS[name]) for name in NEEDED)
-                expected = f"a header with {wanted}, or 6 fields without one"
-                self._faults.add("fields", f"line {line}", expected, shown(",".join(fields)))
-                self._header = Header({}, 1, 0)
+            self._header = self._take_first(line, fields)
             if self._header.lines:
                 return
         if not self._header.number:
@@ -91,6 +86,19 @@ class _Reader:
                 self.other_classes.add(values["class"])
             return
         self._take(line, values)
+
+    def _take_first(self, line: int, fields: list[str]) -> Header:
+        """What the first line says; without columns where it has faults."""
+        header = header_of(fields)
+        if header is None:
+            wanted = ", ".join("/".join(COLUMNS[name]) for name in NEEDED)
+            expected = f"a header with {wanted}, or 6 fields without one"
+            self._faults.add("fields", f"line {line}", expected, shown(",".join(fields)))
+            return Header({}, 1, 0)
+        for word, positions in header.twice.items():
+            found = f"it as fields {' and '.join(str(k + 1) for k in positions)}"
+            self._faults.add("fields", f"line {line}", f"the column {word} once", found)
+        return Header({}, 1, 0) if header.twice else header
 
     def _take(self, line: int, values: dict[str, str]) -> None:
         place, faults = f"line {line}", self._faults

@@ -12,6 +12,7 @@ import numpy as np
 
 from effdet.annotations import AnnotationTable, fit_boxes
 from effdet.data.formats.losses import lost_areas, lost_category_ids, lost_ids
+from effdet.errors import DataError, shown
 from effdet.files import replace_text
 from effdet.yaml_file import dump_yaml
 
@@ -38,7 +39,20 @@ def write(folder: Path, split: str, table: AnnotationTable, names: Sequence[str]
 
     Returns:
         What cannot be held, by words.
+
+    Raises:
+        DataError: for two classes of one name, which readers refuse.
     """
+    for name, count in Counter(table.category_names).items():
+        if count > 1:
+            ids = [
+                i for i, n in zip(table.category_ids.tolist(), table.category_names) if n == name
+            ]
+            raise DataError(
+                f"{table.name}: {count} classes have the name {shown(name)} "
+                f"(ids {', '.join(map(str, ids))}); join them or name them apart: data.yaml tells "
+                "classes by their names"
+            )
     fitted = fit_boxes(table)
     kept = np.flatnonzero(fitted.keep & ~table.crowd)
     index_of = np.argsort(np.argsort(table.category_ids))  # classes in rising order of the ids

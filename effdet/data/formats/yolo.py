@@ -147,6 +147,9 @@ def class_names(dataset: Dataset, faults: Faults) -> tuple[str, ...]:
     for number, name in enumerate(names):
         if not is_name(name):
             faults.add("class-names", f"{_at(entry)}[{number}]", "a name", shown_value(name))
+        elif (first := names.index(name)) < number:
+            found = f"{shown_value(name)}, as at [{first}]"
+            faults.add("same-name", f"{_at(entry)}[{number}]", "a name of its own", found)
     if count is not None and names and count.value != len(names):
         found = f"{len(names)} names"
         faults.add("class-names", _at(entry), f"{shown_value(count.value)} (nc) names", found)
