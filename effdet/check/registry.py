@@ -64,7 +64,7 @@ _ROWS: list[tuple[str, Severity, str, str]] = [
      "Nothing: no id is taken for the background here; other toolkits may do so."),
     # Splits
     ("splits.missing", "warning", "There is no split to train on, or none to validate on.",
-     "Make both splits, or name yours with --train-split and --val-split of train.py."),
+     "Let effdet convert-data --val-share set images apart, or make both splits yourself."),
     ("splits.classes_differ", "error", "A split has categories that the training split has not.",
      "Declare the same categories with the same ids in all splits."),
     ("splits.classes_renamed", "warning", "A category is named otherwise than in training.",

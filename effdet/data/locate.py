@@ -40,11 +40,14 @@ def find_splits(data: str | Path) -> dict[str, SplitFiles]:
         DataError: where nothing is found, saying what was looked for, or two formats are.
     """
     if _is_data_file(data):
-        return yolo.find_in(Path(data))
-    folder = resolve_data(data)
-    found = FORMATS[find_format(folder)].find(folder)
+        found = yolo.find_in(Path(data))
+    else:
+        folder = resolve_data(data)
+        found = FORMATS[find_format(folder)].find(folder)
     if "train" in found and "val" in found:
         found.pop("trainval", None)  # which joins them
+    if not found:
+        raise DataError(f"{printable(str(data))}: names no split; expected one of train, val, test")
     return found
 
 

@@ -60,6 +60,18 @@ def our_word(split: str) -> str:
     return next((ours for ours, words in FOLDERS.items() if split.lower() in words), split)
 
 
+def training_split(names: Iterable[str]) -> str | None:
+    """The split to train on: ``train``, one that begins so, or the only one that may be it."""
+    fit = [name for name in names if not name.startswith(("val", "test"))]
+    begin = sorted(name for name in fit if name.startswith("train"))
+    return next(iter(begin or (fit if len(fit) == 1 else [])), None)
+
+
+def validation_split(names: Iterable[str]) -> str | None:
+    """The split to validate on: ``val``, or one that begins so."""
+    return min((name for name in names if name.startswith("val")), default=None)
+
+
 def split_folders(folder: Path) -> dict[str, Path]:
     """The folders ``train/``, ``val/`` or ``valid/`` and ``test/`` that are there, by our word."""
     found: dict[str, Path] = {}
