@@ -59,7 +59,7 @@ def _total(splits: Sequence[Split]) -> Counter[int]:
 
 def _check_ids(split: Split, names: dict[int, str], findings: Findings) -> None:
     low, high = min(names), max(names)
-    if low == 0:
+    if low == 0 and split.has_ids:  # YOLO counts from 0
         example = Example(split=split.name, text=f"id 0 is {shown(names[0])}")
         findings.add("ids.from_zero", split.name, [example], 1)
     gaps = high - low + 1 - len(names)

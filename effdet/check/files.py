@@ -59,7 +59,7 @@ def _with_present(split: Split, findings: Findings, follow_links: bool) -> Split
         assert place is not None
         row = int(place[1])
         present[row] = False
-        text = f"image {fault.image_id}: {fault.found}"
+        text = f"image {fault.image_id}: {fault.found}" if split.has_ids else fault.found
         if fault.kind == "missing-file":
             text += others.advice(names[row])
         example = Example(split=split.name, text=text, file=names[row])
@@ -104,7 +104,8 @@ def _check_twice(split: Split, findings: Findings) -> None:
     for found in rows.values():
         if len(found) > 1:
             ids = ", ".join(str(split.table.image_ids[row]) for row in found[:8])
-            example = split.image_example(found[0], f"images {ids}")
+            text = f"images {ids}" if split.has_ids else f"{len(found)} times"
+            example = split.image_example(found[0], text)
             findings.add("files.listed_twice", split.name, [example], len(found) - 1)
     for names in _colliding(rows):
         example = split.image_example(rows[names[0]][0], " and ".join(map(shown, names)))
@@ -128,7 +129,8 @@ def _check_shared(splits: Sequence[Split], findings: Findings) -> None:
             name = split.table.file_names[row]
             other, other_row = first.setdefault(f"{folder}/{name}", (split, row))
             if other is not split:
-                text = f"image {other.table.image_ids[other_row]} of {other.name} is the same file"
+                also = other.table.image_ids[other_row] if other.has_ids else name
+                text = f"image {also} of {other.name} is the same file"
                 example = split.image_example(row, text)
                 findings.add("splits.leakage_exact", split.name, [example], 1)
 

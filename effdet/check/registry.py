@@ -60,7 +60,7 @@ _ROWS: list[tuple[str, Severity, str, str]] = [
      "Declare the category, or correct the annotations."),
     ("ids.gaps", "info", "Category ids have gaps, as those of COCO have.",
      "Nothing: the model numbers its classes without gaps and keeps these ids for its results."),
-    ("ids.from_zero", "info", "Category ids begin at 0.",
+    ("ids.from_zero", "info", "Category ids of COCO JSON begin at 0, where most begin at 1.",
      "Nothing: no id is taken for the background here; other toolkits may do so."),
     # Splits
     ("splits.missing", "warning", "There is no split to train on, or none to validate on.",
@@ -168,8 +168,9 @@ _ROWS: list[tuple[str, Severity, str, str]] = [
     ("boxes.area_too_large", "warning", "An area is larger than its box.",
      "Correct it: COCO's figures by size go by the area."),
     # Anchors
-    ("anchors.unreached", "warning", "No anchor reaches IoU 0.5 with more than a tenth of boxes.",
-     "Give the --anchors that are suggested, or a larger --image-size where boxes are small."),
+    ("anchors.unreached", "warning", "More than a tenth of the boxes fit no anchor and are hard to learn.",
+     "Small boxes: train with a larger --image-size. Others: give train.py the --anchors that "
+     "stand beside better under ANCHORS, if any do."),
     ("anchors.better", "info", "Other anchors reach more boxes.",
      "Give train.py the --anchors that are suggested."),
 ]  # fmt: skip

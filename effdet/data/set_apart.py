@@ -51,6 +51,7 @@ def rows_of(table: AnnotationTable, images: Ids) -> AnnotationTable:
         crowd=table.crowd[kept],
         filled={kind: np.flatnonzero(np.isin(kept, rows)) for kind, rows in table.filled.items()},
         where=None,
+        written=None,
     )
 
 

@@ -18,6 +18,9 @@ from effdet.structures import ClassMap
 
 Box = tuple[float, float, float, float]
 
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+"""What formats that have corners call them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
@@ -133,6 +136,7 @@ def build_table(
     category_names: tuple[str, ...],
     mended: Faults,
     where: Callable[[int], str],
+    written: Callable[[int], str],
 ) -> AnnotationTable:
     """The table of a split without faults; images and boxes are numbered from 1.
 
@@ -144,6 +148,7 @@ def build_table(
         category_names: ``[K]``.
         mended: what was read as what it means.
         where: says where a box stands.
+        written: gives a box as the file has it.
     """
     return AnnotationTable(
         name=mended.file,
@@ -161,4 +166,16 @@ def build_table(
         filled={},
         mended=mended,
         where=where,
+        written=written,
     )
+
+
+def corners_written(corners: Floats) -> Callable[[int], str]:
+    """Gives a row of ``[M, 4]`` corners as a file has it: ``xmin 1, ymin 2, xmax 3, ymax 4``."""
+
+    def written(row: int) -> str:
+        return ", ".join(
+            f"{key} {value:.10g}" for key, value in zip(CORNERS, corners[row].tolist())
+        )
+
+    return written

@@ -11,7 +11,14 @@ import numpy as np
 from effdet.annotations import AnnotationTable, Faults, fault_of_name
 from effdet.annotations.image_files import EXPECTED
 from effdet.annotations.rows import HUGE
-from effdet.data.formats.building import Reading, Rows, build_table, check_and_size
+from effdet.data.formats.building import (
+    CORNERS,
+    Reading,
+    Rows,
+    build_table,
+    check_and_size,
+    corners_written,
+)
 from effdet.data.formats.class_ids import ids_of, is_name, names_for
 from effdet.data.formats.csv_table import COLUMNS, NEEDED, Header, header_of
 from effdet.data.formats.split import SplitFiles, our_word
@@ -21,8 +28,6 @@ from effdet.regular_file import open_regular
 
 MAX_BYTES = 1 << 30
 """Size of a CSV file that is read."""
-
-CORNERS = NEEDED[1:5]
 
 
 def read(reading: Reading) -> AnnotationTable | None:
@@ -49,11 +54,14 @@ def read(reading: Reading) -> AnnotationTable | None:
     position = {name: k for k, name in enumerate(names)}
     new = [position[name] for name in rows.classes]
     rows.labels = [new[label] for label in rows.labels]
+    written = corners_written(boxes.copy())
     boxes[:, 2:] -= boxes[:, :2]
     lines = np.array(rows.lines, np.int64)
     where = "line {}".format
     mended = Faults(faults.file)
-    return build_table(rows, sizes, boxes, ids, tuple(names), mended, lambda row: where(lines[row]))
+    return build_table(
+        rows, sizes, boxes, ids, tuple(names), mended, lambda row: where(lines[row]), written
+    )
 
 
 class _Reader:

@@ -20,12 +20,18 @@ from effdet.annotations import (
     refuse_way_out,
 )
 from effdet.annotations.table import Ids
-from effdet.data.formats.building import Reading, Rows, build_table, check_and_size
+from effdet.data.formats.building import (
+    CORNERS,
+    Reading,
+    Rows,
+    build_table,
+    check_and_size,
+    corners_written,
+)
 from effdet.data.formats.class_ids import ids_of, is_name, names_for
 from effdet.data.formats.text_fields import number, side
 from effdet.data.formats.voc import Part, images_in, opened_by, other_parts, part_of
 from effdet.data.formats.voc_xml import (
-    CORNERS,
     ORIGIN,
     XmlFaultError,
     XmlFile,
@@ -157,10 +163,11 @@ class _Reader:
         position = {name: k for k, name in enumerate(order)}
         new = [position[name] for name in rows.classes]
         rows.labels = [new[label] for label in rows.labels]
-        rows.boxes = [
-            box_of(texts, origin if stated is None else stated)
-            for texts, stated in zip(self._texts, self._origins, strict=True)
-        ]
+        origins = [origin if stated is None else stated for stated in self._origins]
+        rows.boxes = [box_of(*pair) for pair in zip(self._texts, origins, strict=True)]
+        boxes = rows.box_array()
+        start = boxes[:, :2] + np.array(origins, np.float64).reshape(-1, 1)
+        written = corners_written(np.concatenate([start, boxes[:, :2] + boxes[:, 2:]], axis=1))
         images, lines = np.array(rows.images, np.int64), np.array(rows.lines, np.int64)
         stems = self.stems
 
@@ -168,7 +175,7 @@ class _Reader:
             return f"{stems[images[row]]}.xml object {lines[row]}"
 
         mended = Faults(self._faults.file)
-        return build_table(rows, sizes, rows.box_array(), ids, tuple(order), mended, where)
+        return build_table(rows, sizes, boxes, ids, tuple(order), mended, where, written)
 
 
 def _survey(part: Part, within: Path | None) -> tuple[set[str], bool]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
+from effdet.data.formats.building import CORNERS
 from effdet.errors import DataError, one_line
 from effdet.regular_file import open_regular
 
@@ -16,8 +17,6 @@ MAX_BYTES = 10_000_000
 
 MAX_DEPTH = 50
 """Elements within one another."""
-
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 ORIGIN = "coordinates"
 """Element that says how pixels are counted: ``1-based`` or ``0-based``."""

@@ -13,6 +13,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from effdet.annotations import AnnotationTable
+from effdet.data.formats.building import CORNERS
 from effdet.data.formats.class_ids import is_name
 from effdet.data.formats.losses import (
     lost_areas,
@@ -21,7 +22,7 @@ from effdet.data.formats.losses import (
     order_by_image,
 )
 from effdet.data.formats.voc import LISTS
-from effdet.data.formats.voc_xml import CORNERS, ORIGIN
+from effdet.data.formats.voc_xml import ORIGIN
 from effdet.data.formats.writing import Part
 from effdet.errors import DataError, shown
 

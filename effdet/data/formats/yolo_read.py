@@ -59,8 +59,12 @@ def read(reading: Reading) -> AnnotationTable | None:
     def where(row: int) -> str:
         return f"{label_name(images[image_index[row]])}:{lines[row]}"
 
-    boxes = _in_pixels(rows.box_array(), sizes[image_index])
-    return build_table(rows, sizes, boxes, ids, names, mended, where)
+    def written(row: int) -> str:
+        return " ".join(f"{value:.10g}" for value in parts[row].tolist())
+
+    parts = rows.box_array()
+    boxes = _in_pixels(parts, sizes[image_index])
+    return build_table(rows, sizes, boxes, ids, names, mended, where, written)
 
 
 class _Labels:
