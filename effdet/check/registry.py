@@ -168,7 +168,8 @@ _ROWS: list[tuple[str, Severity, str, str]] = [
     ("boxes.area_too_large", "warning", "An area is larger than its box.",
      "Correct it: COCO's figures by size go by the area."),
     # Anchors
-    ("anchors.unreached", "warning", "More than a tenth of the boxes fit no anchor and are hard to learn.",
+    ("anchors.unreached", "warning",
+     "More than a tenth of the boxes fit no anchor and are hard to learn.",
      "Small boxes: train with a larger --image-size. Others: give train.py the --anchors that "
      "stand beside better under ANCHORS, if any do."),
     ("anchors.better", "info", "Other anchors reach more boxes.",
