@@ -90,9 +90,13 @@ def walk_files(folder: Path) -> Iterator[str]:
     """Paths of all files below ``folder``, relative and with ``/``; links are not followed."""
     for parent, folders, names in os.walk(folder):
         folders.sort()
-        start = Path(parent).relative_to(folder)
+        start = Path(parent).relative_to(folder).as_posix()
         for name in sorted(names):
-            yield (start / name).as_posix()
+            yield name if start == "." else f"{start}/{name}"
+
+
+def _folder_of(name: str) -> str:
+    return name.rpartition("/")[0]
 
 
 def _check_twice(split: Split, findings: Findings) -> None:
@@ -146,10 +150,10 @@ def _check_folders(splits: Sequence[Split], findings: Findings) -> None:
         known.update(f"{folder}/{name}" for split in inside for name in split.table.file_names)
     seen: set[str] = set()
     for folder, inside in by_folder.items():
-        names = [n for n in walk_files(Path(folder)) if Path(n).suffix.lower() in ENDINGS]
+        names = [name for name in walk_files(Path(folder)) if name.lower().endswith(ENDINGS)]
         if inside[0].files.format == "yolo":  # the whole data folder, of whatever is in it
-            used = {Path(name).parent for split in inside for name in split.table.file_names}
-            names = [name for name in names if Path(name).parent in used]
+            used = {_folder_of(name) for split in inside for name in split.table.file_names}
+            names = [name for name in names if _folder_of(name) in used]
         paths = {f"{folder}/{name}": name for name in names}
         orphans = [path for path in paths if path not in known and path not in seen]
         seen.update(orphans)

@@ -132,16 +132,7 @@ def _levels(logits: Tensor, boxes: Tensor, anchors: Tensor) -> tuple[list[Tensor
 
 def _targets(info: ExportInfo) -> list[Target]:
     """As of one image that has the size of the network's input."""
-    return [
-        Target(
-            boxes=torch.zeros(0, 4),
-            labels=torch.zeros(0, dtype=torch.int64),
-            crowd=torch.zeros(0, dtype=torch.bool),
-            image_id=0,
-            scale=1.0,
-            size=info.model_config.image_size,
-        )
-    ]
+    return [Target.without_boxes(info.model_config.image_size)]
 
 
 def _compare(

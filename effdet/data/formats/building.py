@@ -81,6 +81,16 @@ class Rows:
         self.lines.append(line)
         self.crowd.append(crowd)
 
+    def add_boxes(
+        self, image: int, labels: Sequence[int], boxes: Sequence[Box], lines: Sequence[int]
+    ) -> None:
+        """Add boxes, none of which is a crowd region, of the image at a position."""
+        self.images += [image] * len(labels)
+        self.labels += labels
+        self.boxes += boxes
+        self.lines += lines
+        self.crowd += [False] * len(labels)
+
     def keep_boxes(self, keep: Sequence[bool]) -> None:
         """Leave out the boxes of which ``keep`` is not true."""
         if not all(keep):

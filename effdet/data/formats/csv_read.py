@@ -127,12 +127,8 @@ class _Reader:
             return
         label = self.rows.label_of(values["class"])
         self.first_places.setdefault(values["class"], f"{place} class")
-        self.rows.images.append(image)
-        self.rows.labels.append(label)
         x1, y1, x2, y2 = (value or 0.0 for value in numbers)
-        self.rows.boxes.append((x1, y1, x2, y2))
-        self.rows.crowd.append(False)
-        self.rows.lines.append(line)
+        self.rows.add_boxes(image, [label], [(x1, y1, x2, y2)], [line])
 
     def _image(self, place: str, values: dict[str, str]) -> int | None:
         """Position of the line's image, a new one if need be."""

@@ -13,11 +13,15 @@ from tqdm import tqdm
 from effdet import distributed
 from effdet.annotations import Faults
 from effdet.annotations.faults import Fault
-from effdet.data.images import read_size
+from effdet.data.images import read_size, silent_pillow
 from effdet.errors import DataError
 
 MAX_THREADS = 16
 """Reading waits for the disk more than for a processor."""
+
+
+PIECE = 64
+"""Images that a thread reads before it hands on their sizes."""
 
 
 def fill_sizes(
@@ -41,15 +45,21 @@ def fill_sizes(
     if not wanted:
         return
     reasons: dict[int, str] = {}
-    with ThreadPoolExecutor(min(MAX_THREADS, 4 * (os.cpu_count() or 1))) as pool:
-        found = pool.map(lambda index: _try_size(folder / names[index]), wanted)
-        disable = None if distributed.is_main() else True
-        bar = tqdm(found, "image sizes", len(wanted), leave=False, unit="image", disable=disable)
-        for index, size in zip(wanted, bar):
-            if isinstance(size, str):
-                reasons[index] = size
-            else:
-                sizes[index] = size
+    pieces = [wanted[start : start + PIECE] for start in range(0, len(wanted), PIECE)]
+    disable = None if distributed.is_main() else True
+    with (
+        silent_pillow(),
+        ThreadPoolExecutor(min(MAX_THREADS, 4 * (os.cpu_count() or 1))) as pool,
+        tqdm(None, "image sizes", len(wanted), False, unit="image", disable=disable) as bar,
+    ):
+        found = pool.map(lambda piece: [_try_size(f"{folder}/{names[k]}") for k in piece], pieces)
+        for piece, piece_sizes in zip(pieces, found):
+            bar.update(len(piece))
+            for index, size in zip(piece, piece_sizes, strict=True):
+                if isinstance(size, str):
+                    reasons[index] = size
+                else:
+                    sizes[index] = size
 
     def describe(index: int) -> Fault:
         return Fault(
@@ -63,7 +73,7 @@ def fill_sizes(
     faults.add_rows(reasons, describe)
 
 
-def _try_size(path: Path) -> tuple[int, int] | str:
+def _try_size(path: str) -> tuple[int, int] | str:
     try:
         return read_size(path)
     except DataError as error:

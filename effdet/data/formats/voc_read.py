@@ -40,6 +40,7 @@ from effdet.data.formats.voc_xml import (
 )
 from effdet.errors import DataError, shown
 
+_CORNERS = tuple(f"bndbox/{key}" for key in CORNERS)
 ORIGINS = {"1-based": 1, "0-based": 0}
 
 
@@ -117,13 +118,14 @@ class _Reader:
         rows.sizes.append((height, width))
         origin = ORIGINS.get(texts.get(ORIGIN, ""))
         for line, found in enumerate(content.objects, start=1):
-            if self._is_sound(f"{stem}.xml object {line}", found):
+            corners = _corners(found)
+            if self._is_sound(f"{stem}.xml object {line}", found, corners):
                 crowd = found.get("difficult", "0") == "1"
                 self.first_places.setdefault(found["name"], f"{stem}.xml object {line} name")
                 rows.add_box(rows.label_of(found["name"]), (0, 0, 0, 0), line, crowd)
                 self._texts.append(found)
                 self._origins.append(origin)
-                self.counts_from_0 |= origin is None and _has_zero(found)
+                self.counts_from_0 |= origin is None and 0 in corners[:2]
 
     def _image_of(self, stem: str, file_name: str) -> str:
         """The image of the same name; the one that the file names where there is none or two."""
@@ -137,14 +139,14 @@ class _Reader:
             return found[0]
         return file_name or f"{stem}.jpg"
 
-    def _is_sound(self, place: str, texts: dict[str, str]) -> bool:
+    def _is_sound(self, place: str, texts: dict[str, str], corners: list[float | None]) -> bool:
         faults = self._faults
         before = len(faults)
         if not is_name(name := texts.get("name")):
             faults.add("category-name", f"{place} name", "a text", shown(name or "nothing"))
-        for key in CORNERS:
-            text = texts.get(f"bndbox/{key}")
-            if text is None or number(text) is None:
+        for key, corner in zip(CORNERS, corners, strict=True):
+            if corner is None:
+                text = texts.get(f"bndbox/{key}")
                 found = "nothing" if text is None else shown(text)
                 faults.add("box", f"{place} bndbox/{key}", "a finite number of pixels", found)
         if texts.get("difficult", "0") not in ("0", "1"):
@@ -194,9 +196,10 @@ def _survey(part: Part, within: Path | None) -> tuple[set[str], bool]:
             continue
         names |= {name for found in content.objects if is_name(name := found.get("name"))}
         if ORIGIN not in content.texts:
-            zero |= any(map(_has_zero, content.objects))
+            zero |= any(0 in _corners(found)[:2] for found in content.objects)
     return {name for name in names if name is not None}, zero
 
 
-def _has_zero(texts: dict[str, str]) -> bool:
-    return any(number(texts.get(f"bndbox/{key}", "")) == 0 for key in CORNERS[:2])
+def _corners(texts: dict[str, str]) -> list[float | None]:
+    """The corners of an object; None for what is no number."""
+    return [number(texts.get(key, "")) for key in _CORNERS]

@@ -10,7 +10,7 @@ from xml.parsers import expat
 
 from effdet.data.formats.building import CORNERS
 from effdet.errors import DataError, one_line
-from effdet.regular_file import open_regular
+from effdet.regular_file import read_regular
 
 MAX_BYTES = 10_000_000
 """Size of an XML file that is read: tens of thousands of objects."""
@@ -56,8 +56,7 @@ def read_xml(path: Path) -> XmlFile:
         XmlFaultError: where it is none.
         DataError: where it cannot be read.
     """
-    with open_regular(path, "annotation file", DataError, MAX_BYTES) as file:
-        content = file.read(MAX_BYTES)
+    content = read_regular(path, "annotation file", DataError, MAX_BYTES)
     collector = _Collector()
     parser = expat.ParserCreate()
     parser.buffer_text = True

@@ -238,7 +238,7 @@ def _files_in(folder: Path, prefix: str) -> Iterator[str]:
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             yield from _files_in(folder / entry.name, f"{prefix}{entry.name}/")
-        elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
+        elif entry.name.lower().endswith(IMAGE_SUFFIXES):
             yield prefix + entry.name
 
 

@@ -6,6 +6,8 @@ height, from 0 to 1; or ``class x1 y1 x2 y2 x3 y3 ...``, a polygon, of which the
 taken. An image without a label file has no boxes.
 """
 
+from typing import cast
+
 import numpy as np
 
 from effdet.annotations import AnnotationTable, Faults, FileLooker, links
@@ -21,7 +23,7 @@ from effdet.data.formats.building import (
 from effdet.data.formats.class_ids import ids_of
 from effdet.data.formats.yolo import class_names, image_names, label_name, open_dataset
 from effdet.errors import DataError, shown
-from effdet.regular_file import open_regular
+from effdet.regular_file import read_regular
 
 MAX_BYTES = 50_000_000
 """Size of a label file that is read."""
@@ -53,7 +55,8 @@ def read(reading: Reading) -> AnnotationTable | None:
         faults.add("label-file", files.name, expected, f"not one for {len(images):,} images")
     if reading.ends():
         return None
-    rows.keep_boxes([bool(sizes[index].all()) for index in rows.images])
+    sized = np.all(sizes, axis=1)
+    rows.keep_boxes(sized[np.array(rows.images, np.int64)].tolist())
     image_index, lines = np.array(rows.images, np.int64), np.array(rows.lines, np.int64)
 
     def where(row: int) -> str:
@@ -88,21 +91,39 @@ class _Labels:
             self._links.add(reason)
             return True
         try:
-            with open_regular(self._root / name, "label file", DataError, MAX_BYTES) as file:
-                text = file.read(MAX_BYTES).decode()
+            text = read_regular(f"{self._root}/{name}", "label file", DataError, MAX_BYTES).decode()
         except UnicodeDecodeError as error:
             self._faults.add("encoding", name, "text in UTF-8", f"byte {error.start}")
             return True
         except DataError as error:
             self._faults.add("label-file", name, "a file that can be read", str(error))
             return True
-        for line, words in enumerate(text.split("\n"), start=1):
-            if fields := words.split():
-                self._take_line(index, name, line, fields)
+        words = [line.split() for line in text.split("\n")]
+        if not self._take_plain(index, words):
+            for line, fields in enumerate(words, start=1):
+                if fields:
+                    self._take_line(index, name, line, fields)
+        return True
+
+    def _take_plain(self, index: int, words: list[list[str]]) -> bool:
+        """Take a file in which every line is a box as it should be; False where one is not."""
+        lines = [line for line, fields in enumerate(words, start=1) if fields]
+        found = [fields for fields in words if fields]
+        if any(len(fields) != 5 or not fields[0].isdecimal() for fields in found):
+            return False
+        try:
+            labels = [int(fields[0]) for fields in found]
+            boxes = [tuple(map(float, fields[1:])) for fields in found]
+        except ValueError:
+            return False
+        if labels and max(labels) >= self._num_classes:
+            return False
+        if not all(LEAST <= value <= MOST for box in boxes for value in box):
+            return False
+        self._rows.add_boxes(index, labels, cast(list[Box], boxes), lines)
         return True
 
     def _take_line(self, index: int, name: str, line: int, fields: list[str]) -> None:
-        rows = self._rows
         try:
             label, values = int(fields[0]), list(map(float, fields[1:]))
         except ValueError:
@@ -120,11 +141,7 @@ class _Labels:
             if len(values) > 4:
                 found = f"{len(values) // 2} points"
                 count_mended(self._mended, "polygon", f"{name}:{line}", "a box", found)
-            rows.images.append(index)
-            rows.labels.append(label)
-            rows.boxes.append(_box(values))
-            rows.lines.append(line)
-            rows.crowd.append(False)
+            self._rows.add_boxes(index, [label], [_box(values)], [line])
 
     def _mend_line(self, name: str, line: int, fields: list[str]) -> tuple[int, list[float]]:
         """The line again, where a class may be written ``3.0``; what is no number is a fault."""
