@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opening files whose names and bytes come from others: regular files, nothing else with a name."""
 
+import hashlib
+import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
 from effdet.errors import EffdetError, one_line, printable
+
+_BLOCK = 1 << 20
 
 
 @contextmanager
@@ -48,6 +53,25 @@ def read_regular(path: str | Path, what: str, error: type[EffdetError], max_byte
             pieces.append(piece)
             size -= len(piece)
         return b"".join(pieces)
+
+
+def hash_rest(
+    file: BinaryIO,
+    start: bytes = b"",
+    size: int | None = None,
+    told: Callable[[int], object] = lambda count: None,
+) -> "hashlib._Hash":
+    """SHA-256 of ``start`` and of the ``size`` next bytes of ``file``, by default all.
+
+    ``told`` is called with the number of bytes after each piece.
+    """
+    digest = hashlib.sha256(start)
+    left = math.inf if size is None else size
+    while left > 0 and (block := file.read(int(min(left, _BLOCK)))):
+        digest.update(block)
+        told(len(block))
+        left -= len(block)
+    return digest
 
 
 @contextmanager

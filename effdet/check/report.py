@@ -127,20 +127,11 @@ def check_data(
     """
     findings = Findings(examples)
     files = find_splits(data)
-    chosen = _choose(files, splits)
-    found = read_splits(chosen, findings, follow_links=follow_links)
-    if not splits:
-        _check_splits(list(files), findings)
-    complete = not splits and len(found) == len(files)
-    found = check_files(found, findings, follow_links=follow_links, all_splits=complete)
-    check_categories(found, findings)
+    found = _read(files, splits, findings, follow_links)
     found = [check_boxes(split, config.image_size, findings) for split in found]
     anchors = check_anchors(found, config, findings)
     if images:
-        pictures = look_at_all(found, max_pixels=max_pixels, workers=workers)
-        for split, seen in zip(found, pictures, strict=True):
-            check_pictures(split, seen, findings)
-        check_copies(found, pictures, findings)
+        _check_images(found, findings, max_pixels, workers)
     return CheckReport(
         data=data,
         decoded=images,
@@ -149,6 +140,29 @@ def check_data(
         findings=tuple(findings.sorted()),
         anchors=anchors,
     )
+
+
+def _read(
+    files: Mapping[str, SplitFiles], splits: Sequence[str], findings: Findings, follow_links: bool
+) -> list[Split]:
+    """The chosen splits, of which records, files and categories are looked at."""
+    found = read_splits(_choose(files, splits), findings, follow_links=follow_links)
+    if not splits:
+        _check_splits(list(files), findings)
+    complete = not splits and len(found) == len(files)
+    found = check_files(found, findings, follow_links=follow_links, all_splits=complete)
+    check_categories(found, findings)
+    return found
+
+
+def _check_images(
+    splits: Sequence[Split], findings: Findings, max_pixels: int, workers: int | None
+) -> None:
+    """Decode all images, look at each and compare them."""
+    pictures = look_at_all(splits, max_pixels=max_pixels, workers=workers)
+    for split, seen in zip(splits, pictures, strict=True):
+        check_pictures(split, seen, findings)
+    check_copies(splits, pictures, findings)
 
 
 def _choose(files: Mapping[str, SplitFiles], splits: Sequence[str]) -> list[SplitFiles]:
