@@ -20,7 +20,7 @@ from effdet.data.images import read_size
 from effdet.data.locate import find_splits
 from effdet.data.set_apart import draw_apart, rows_of
 from effdet.data.whole_folder import whole_folder
-from effdet.errors import DataError, EffdetError, UsageError, shown
+from effdet.errors import DataError, UsageError, shown
 from effdet.files import write_error
 from effdet.settings.convert_data import ImageFiles, Target
 
@@ -91,13 +91,8 @@ def convert_data(
         splits = _known(splits, to)
     for split in splits:
         _check(split, to, images, follow_links)
-    writer = WRITERS[to]
-    parts = _named(splits, writer.ONE_FOLDER)
     with whole_folder(output, "give another folder") as folder:
-        lost = _write(writer, folder, parts)
-        for split, part in zip(splits, parts, strict=True):
-            if images != "none":
-                _bring(split, folder / writer.image_folder(part.name), part.file_names, images)
+        lost = _write(folder, splits, to, images)
     return Conversion(
         source=splits[0].files.format,
         images={split.name: len(split.table.image_ids) for split in splits},
@@ -106,13 +101,18 @@ def convert_data(
     )
 
 
-def _write(writer: Writer, folder: Path, parts: Sequence[Part]) -> Counter[str]:
+def _write(folder: Path, splits: list[_Split], to: Target, images: ImageFiles) -> Counter[str]:
+    """Write annotations and images; what is lost of them."""
+    writer = WRITERS[to]
+    parts = _named(splits, writer.ONE_FOLDER)
     try:
-        return writer.write(folder, parts)
+        lost = writer.write(folder, parts)
     except OSError as error:
-        if isinstance(error, EffdetError):
-            raise
         raise write_error(Path(error.filename or folder), error) from error
+    for split, part in zip(splits, parts, strict=True):
+        if images != "none":
+            _bring(split, folder / writer.image_folder(part.name), part.file_names, images)
+    return lost
 
 
 def _read(found: dict[str, SplitFiles], follow_links: bool) -> list[_Split]:

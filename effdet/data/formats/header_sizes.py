@@ -2,7 +2,7 @@
 """Sizes of images whose annotations do not record them, read from the files' headers."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from effdet import distributed
 from effdet.annotations import Faults
 from effdet.annotations.faults import Fault
 from effdet.data.images import read_size, silent_pillow
+from effdet.data.stored_image import Size
 from effdet.errors import DataError
 
 MAX_THREADS = 16
@@ -45,21 +46,12 @@ def fill_sizes(
     if not wanted:
         return
     reasons: dict[int, str] = {}
-    pieces = [wanted[start : start + PIECE] for start in range(0, len(wanted), PIECE)]
-    disable = None if distributed.is_main() else True
-    with (
-        silent_pillow(),
-        ThreadPoolExecutor(min(MAX_THREADS, 4 * (os.cpu_count() or 1))) as pool,
-        tqdm(None, "image sizes", len(wanted), False, unit="image", disable=disable) as bar,
-    ):
-        found = pool.map(lambda piece: [_try_size(f"{folder}/{names[k]}") for k in piece], pieces)
-        for piece, piece_sizes in zip(pieces, found):
-            bar.update(len(piece))
-            for index, size in zip(piece, piece_sizes, strict=True):
-                if isinstance(size, str):
-                    reasons[index] = size
-                else:
-                    sizes[index] = size
+    found = _read_sizes([f"{folder}/{names[index]}" for index in wanted])
+    for index, size in zip(wanted, found, strict=True):
+        if isinstance(size, str):
+            reasons[index] = size
+        else:
+            sizes[index] = size
 
     def describe(index: int) -> Fault:
         return Fault(
@@ -73,7 +65,21 @@ def fill_sizes(
     faults.add_rows(reasons, describe)
 
 
-def _try_size(path: str) -> tuple[int, int] | str:
+def _read_sizes(paths: Sequence[str]) -> Iterator[Size | str]:
+    """The size of each image, or why there is none."""
+    pieces = [paths[start : start + PIECE] for start in range(0, len(paths), PIECE)]
+    disable = None if distributed.is_main() else True
+    with (
+        silent_pillow(),
+        ThreadPoolExecutor(min(MAX_THREADS, 4 * (os.cpu_count() or 1))) as pool,
+        tqdm(None, "image sizes", len(paths), False, unit="image", disable=disable) as bar,
+    ):
+        for found in pool.map(lambda piece: list(map(_try_size, piece)), pieces):
+            bar.update(len(found))
+            yield from found
+
+
+def _try_size(path: str) -> Size | str:
     try:
         return read_size(path)
     except DataError as error:
