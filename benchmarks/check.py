@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long does ``effdet check`` take, for annotations alone and with images?
 
-Annotations: all 5,000 image records and 36,781 boxes of COCO's val2017, with empty files for the
-images to be found, which are not decoded. Images: real ones, all decoded, hashed and compared. Each
+Annotations: all 5,000 image records and 36,781 boxes of COCO's val2017 as COCO, Pascal VOC and
+YOLO, with black images of the recorded sizes, which are not decoded (YOLO's sizes are read from
+their headers). Images: real ones, all decoded, hashed and compared. Each
 is checked several times in this process; the best is told, without imports.
 
     python benchmarks/check.py                         # writes benchmarks/results/check.json
@@ -20,11 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from measuring import write_result
+from PIL import Image
 
 from effdet.check import CheckReport, check_data
 from effdet.config import model_config
+from effdet.data.convert import convert_data
+from effdet.settings.convert_data import Target
 
 ROOT = Path(__file__).parents[1]
+FORMS: tuple[Target, ...] = ("voc", "yolo")
 SETS = ("coco_mini", "bccd")
 MAX_PIXELS = 50_000_000
 
@@ -36,9 +41,14 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     data = Path(os.environ.get("EFFDET_TEST_DATA") or ROOT.parent / "shared" / "data")
     figures: dict[str, Any] = {"cores": len(os.sched_getaffinity(0)), "rounds": rounds}
-    with tempfile.TemporaryDirectory() as folder:
-        make_val2017(data / "coco_val2017_boxes" / "instances_val2017.json.gz", Path(folder))
-        figures["val2017_annotations"] = measure(Path(folder), rounds, images=False)
+    with tempfile.TemporaryDirectory() as root:
+        coco = Path(root) / "coco"
+        make_val2017(data / "coco_val2017_boxes" / "instances_val2017.json.gz", coco)
+        figures["val2017_annotations"] = measure(coco, rounds, images=False)
+        for form in FORMS:
+            convert_data(coco, Path(root) / form, form, images="link")
+            measured = measure(Path(root) / form, rounds, images=False)
+            figures[f"val2017_annotations_{form}"] = measured
     for name in SETS:
         figures[name] = measure(data / name, rounds, images=True)
     print(json.dumps(figures, indent=2))
@@ -46,13 +56,14 @@ def main() -> None:
 
 
 def make_val2017(records: Path, folder: Path) -> None:
-    """The annotations of val2017, and an empty file for each image."""
+    """The annotations of val2017, and a black picture of its size for each image."""
     content = gzip.decompress(records.read_bytes())
-    (folder / "annotations").mkdir()
+    (folder / "annotations").mkdir(parents=True)
     (folder / "annotations" / "instances_val2017.json").write_bytes(content)
     (folder / "val2017").mkdir()
     for image in json.loads(content)["images"]:
-        (folder / "val2017" / image["file_name"]).touch()
+        black = Image.new("RGB", (image["width"], image["height"]))
+        black.save(folder / "val2017" / image["file_name"], quality=1)
 
 
 def measure(folder: Path, rounds: int, *, images: bool) -> dict[str, Any]:

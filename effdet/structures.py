@@ -42,6 +42,18 @@ class Target:
     scale: float
     size: tuple[int, int]
 
+    @classmethod
+    def without_boxes(cls, size: tuple[int, int], scale: float = 1.0) -> "Target":
+        """Of an image without ground truth, which has ``(height, width)`` ``size``."""
+        return cls(
+            boxes=torch.zeros(0, 4),
+            labels=torch.zeros(0, dtype=torch.int64),
+            crowd=torch.zeros(0, dtype=torch.bool),
+            image_id=0,
+            scale=scale,
+            size=size,
+        )
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Target":
         """The same target with its tensors on ``device``."""
         return replace(

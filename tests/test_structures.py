@@ -100,3 +100,10 @@ def test_names_give_indices_and_an_unknown_one_is_named_with_the_nearest() -> No
 def test_a_class_map_survives_its_plain_values() -> None:
     class_map = ClassMap.from_sparse(CATEGORIES, 8)
     assert ClassMap.from_dict(class_map.to_dict()) == class_map
+
+
+def test_a_target_without_boxes_has_the_types_of_any_other() -> None:
+    target = Target.without_boxes((3, 4), 0.5)
+    assert target.boxes.shape == (0, 4)
+    assert (target.labels.dtype, target.crowd.dtype) == (torch.int64, torch.bool)
+    assert (target.size, target.scale) == ((3, 4), 0.5)

@@ -4,6 +4,7 @@
 from effdet.annotations.classes import Renamed, check_classes
 from effdet.annotations.faults import KINDS, AnnotationError, Fault, Faults
 from effdet.annotations.image_files import FileLooker, check_image_files, fault_of_name
+from effdet.annotations.links import refuse_way_out, way_out
 from effdet.annotations.references import some
 from effdet.annotations.repairs import fit_boxes, refuse_repairs, scorable
 from effdet.annotations.results import collect_results, read_results
@@ -35,7 +36,9 @@ __all__ = [
     "read_annotations",
     "read_results",
     "refuse_repairs",
+    "refuse_way_out",
     "salvage_annotations",
     "scorable",
     "some",
+    "way_out",
 ]

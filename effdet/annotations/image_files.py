@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from effdet.annotations import links
 from effdet.annotations.faults import Fault, Faults
 from effdet.errors import shown
 
@@ -62,24 +63,23 @@ def check_image_files(
     folder: Path,
     faults: Faults,
     *,
-    follow_links: bool,
+    within: Path | None,
     place: Callable[[int], str] = "images[{}].file_name".format,
 ) -> None:
     """Refuse names that leave ``folder`` and files that are not there.
 
-    Better now than hours into a training. A link may lead anywhere: unless it is to be followed, a
-    file or folder that is one must end within ``folder`` too.
+    Better now than hours into a training.
 
     Args:
         names: file names of the images, relative to ``folder``.
         image_ids: their ids.
         folder: the image folder.
         faults: collects.
-        follow_links: let links lead out of the folder.
+        within: the data folder, out of which no link may lead; None: links may lead anywhere.
         place: where a name stands.
     """
     wrong: dict[str, list[tuple[int, str]]] = {"file-name": [], "missing-file": [], "link": []}
-    look = FileLooker(folder, follow_links)
+    look = FileLooker(folder, within)
     for index, name in enumerate(names):
         reason = fault_of_name(name)
         kind = "file-name" if reason else ""
@@ -90,7 +90,7 @@ def check_image_files(
     expected = {
         "file-name": EXPECTED,
         "missing-file": f"a file in {shown(str(folder))}",
-        "link": "a file within the image folder (--follow-links lets links lead out)",
+        "link": links.EXPECTED,
     }
     for kind, found in wrong.items():
         reasons = dict(found)
@@ -112,23 +112,22 @@ class FileLooker:
 
     Args:
         folder: names are relative to it.
-        follow_links: let links lead out of it.
+        within: the folder out of which no link may lead; None: links may lead anywhere.
     """
 
-    def __init__(self, folder: Path, follow_links: bool) -> None:
-        self._folder, self._follow_links = folder, follow_links
-        self._root = os.path.realpath(folder)
+    def __init__(self, folder: Path, within: Path | None) -> None:
+        self._folder, self._within = folder, within
         self._listings: dict[str, dict[str, str]] = {}
-        self._outside: dict[str, bool] = {}
+        self._outside: dict[str, str | None] = {}
 
     def fault_of_file(self, name: str) -> tuple[str, str]:
         """Kind and reason where the file ``name`` cannot be read; both empty where it can."""
         parent, _, last = name.rpartition("/")
         if parent not in self._listings:
             self._listings[parent] = _listing(self._folder / parent)
-            self._outside[parent] = self._leaves(self._folder / parent)
-        if self._outside[parent]:
-            return "link", "a folder that leads out of it"
+            self._outside[parent] = links.way_out(self._folder / parent, self._within)
+        if (link := self._outside[parent]) is not None:
+            return "link", link
         kind = self._listings[parent].get(last)
         return ("", "") if kind == "file" else self._fault_of_odd(self._folder / name, kind)
 
@@ -136,18 +135,11 @@ class FileLooker:
         """The same for a link, or for a name that its folder's listing does not have."""
         if kind is None and not _exists(path):  # some systems write a name in another way
             return "missing-file", "no such file"
-        if kind != "other" and self._leaves(path):
-            return "link", "a link that leads out of it"
+        if kind != "other" and (link := links.way_out(path, self._within)) is not None:
+            return "link", link
         if not path.is_file():
             return "missing-file", "no regular file"
         return "", ""
-
-    def _leaves(self, path: Path) -> bool:
-        """Whether ``path``, with all links followed, is outside of the folder."""
-        if self._follow_links:
-            return False
-        end = os.path.realpath(path)
-        return end != self._root and not end.startswith(self._root.rstrip("/") + "/")
 
 
 def _listing(folder: Path) -> dict[str, str]:

@@ -77,6 +77,8 @@ class AnnotationTable:
         filled: kind of fault -> rows whose missing field was filled in.
         mended: values of another type, such as ``1.0`` for 1, in any section.
         where: says where an annotation stands, in formats other than JSON.
+        written: gives the box of an annotation as its file has it, in formats other than JSON.
+        data_folder: the folder that links of image files must stay in; None: the image folder.
     """
 
     name: str
@@ -94,6 +96,8 @@ class AnnotationTable:
     filled: dict[str, NDArray[np.int64]]
     mended: Faults
     where: Callable[[int], str] | None = None
+    written: Callable[[int], str] | None = None
+    data_folder: Path | None = None
 
     def place(self, row: int, key: str) -> str:
         """Where a field of an annotation stands, for messages."""

@@ -3,8 +3,9 @@
 
 from effdet.check.findings import Example, Finding
 from effdet.check.html import write_page
+from effdet.check.next_step import next_command
 from effdet.check.registry import KINDS, Kind
-from effdet.check.report import CheckReport, check_data, next_command
+from effdet.check.report import CheckReport, check_data
 from effdet.check.text import format_report
 
 __all__ = [

@@ -160,7 +160,8 @@ def _check_copies(split: Split, findings: Findings) -> None:
         def describe(row: int, first: dict[int, np.int64] = first) -> Example:
             other = int(first[row])
             name = table.category_names[int(table.category_index[other])]
-            text = f"{split.describe_box(row)}, as annotation {table.ids[other]} ({name})"
+            also = f"annotation {table.ids[other]}" if table.where is None else table.where(other)
+            text = f"{split.describe_box(row)}, as {also} ({name})"
             return split.box_example(row, text)
 
         findings.add_rows(id_, split.name, sorted(first), describe)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Categories: their ids and names, what splits share, and how many boxes each has."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,12 +25,13 @@ Counts = dict[int, int]
 def check_categories(splits: Sequence[Split], findings: Findings) -> None:
     """Look at the categories of all splits; ``train`` is what the others are measured by."""
     told: list[dict[int, str]] = []
+    total = _total(splits)
     for split in splits:
         names = categories(split)
         if names not in told:  # what all splits share is told once
             told.append(names)
             _check_ids(split, names, findings)
-            _check_names(split, names, findings)
+            _check_names(split, names, total, findings)
     _check_agreement(splits, findings)
     _check_counts(splits, findings)
 
@@ -48,9 +49,17 @@ def counts(split: Split) -> Counts:
     return dict(zip(table.category_ids.tolist(), found.tolist(), strict=True))
 
 
+def _total(splits: Sequence[Split]) -> Counter[int]:
+    """Boxes of each category in all splits."""
+    total: Counter[int] = Counter()
+    for split in splits:
+        total.update(counts(split))
+    return total
+
+
 def _check_ids(split: Split, names: dict[int, str], findings: Findings) -> None:
     low, high = min(names), max(names)
-    if low == 0:
+    if low == 0 and split.has_ids:  # YOLO counts from 0
         example = Example(split=split.name, text=f"id 0 is {shown(names[0])}")
         findings.add("ids.from_zero", split.name, [example], 1)
     gaps = high - low + 1 - len(names)
@@ -58,7 +67,11 @@ def _check_ids(split: Split, names: dict[int, str], findings: Findings) -> None:
     findings.add("ids.gaps", split.name, [Example(split=split.name, text=text)], gaps)
 
 
-def _check_names(split: Split, names: dict[int, str], findings: Findings) -> None:
+def _check_names(split: Split, names: dict[int, str], total: Counts, findings: Findings) -> None:
+    """Names that mean no class, or the same as another.
+
+    A category without boxes is no danger to another one of its name: exporters write such.
+    """
     alike: dict[str, list[int]] = defaultdict(list)
     for id_, name in names.items():
         plain = "".join(name.casefold().split())
@@ -67,10 +80,13 @@ def _check_names(split: Split, names: dict[int, str], findings: Findings) -> Non
         if plain in BACKGROUND:
             findings.add("classes.background", split.name, [_example(split, names, id_)], 1)
     for ids in alike.values():
-        if len(ids) > 1:
-            text = ", ".join(f"id {id_} is {shown(names[id_])}" for id_ in ids[:8])
-            example = Example(split=split.name, text=text)
-            findings.add("classes.same_name", split.name, [example], len(ids) - 1)
+        used = Counter(names[id_] for id_ in ids if total[id_])
+        twice = sum(used.values()) - len(used)
+        text = ", ".join(f"id {id_} is {shown(names[id_])}" for id_ in ids[:8])
+        example = Example(split=split.name, text=text)
+        if split.files.format != "yolo":  # where reading data.yaml tells it
+            findings.add("classes.name_twice", split.name, [example], twice)
+        findings.add("classes.same_name", split.name, [example], len(ids) - 1 - twice)
 
 
 def _example(split: Split, names: dict[int, str], id_: int, text: str = "") -> Example:
@@ -108,10 +124,7 @@ def _check_counts(splits: Sequence[Split], findings: Findings) -> None:
         return
     base = _training(splits) or splits[0]
     names, in_base = categories(base), counts(base)
-    total = dict.fromkeys(names, 0)
-    for split in splits:
-        for id_, count in counts(split).items():
-            total[id_] = total.get(id_, 0) + count
+    total = _total(splits)
     _add_classes(findings, "classes.no_instances", base, names, {
         id_: "" for id_ in names if not total[id_]
     })  # fmt: skip

@@ -15,12 +15,10 @@ from effdet.annotations.faults import MAX_FAULTS
 from effdet.check.findings import Example, Findings
 from effdet.check.reading import Split
 from effdet.check.registry import OF_FAULT
+from effdet.data.image_file import IMAGE_SUFFIXES
 from effdet.errors import shown
 
-ENDINGS = {
-    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp",
-    ".heic", ".avif",
-}  # fmt: skip
+ENDINGS = (*IMAGE_SUFFIXES, ".jfif", ".heic", ".avif")
 """Of files that somebody may have meant to use."""
 
 _ROW = re.compile(r"images\[(\d+)\]")
@@ -53,14 +51,15 @@ def _with_present(split: Split, findings: Findings, follow_links: bool) -> Split
     names, ids = list(split.table.file_names), split.table.image_ids.tolist()
     faults = Faults(split.table.name, keep=MAX_FAULTS)
     folder = split.files.images
-    check_image_files(names, ids, folder, faults, follow_links=follow_links)
+    within = split.files.within(folder, follow_links)
+    check_image_files(names, ids, folder, faults, within=within)
     present, others = split.present.copy(), _Listing(folder)
     for fault in faults.kept:
         place = _ROW.match(fault.place)
         assert place is not None
         row = int(place[1])
         present[row] = False
-        text = f"image {fault.image_id}: {fault.found}"
+        text = f"image {fault.image_id}: {fault.found}" if split.has_ids else fault.found
         if fault.kind == "missing-file":
             text += others.advice(names[row])
         example = Example(split=split.name, text=text, file=names[row])
@@ -91,9 +90,13 @@ def walk_files(folder: Path) -> Iterator[str]:
     """Paths of all files below ``folder``, relative and with ``/``; links are not followed."""
     for parent, folders, names in os.walk(folder):
         folders.sort()
-        start = Path(parent).relative_to(folder)
+        start = Path(parent).relative_to(folder).as_posix()
         for name in sorted(names):
-            yield (start / name).as_posix()
+            yield name if start == "." else f"{start}/{name}"
+
+
+def _folder_of(name: str) -> str:
+    return name.rpartition("/")[0]
 
 
 def _check_twice(split: Split, findings: Findings) -> None:
@@ -105,7 +108,8 @@ def _check_twice(split: Split, findings: Findings) -> None:
     for found in rows.values():
         if len(found) > 1:
             ids = ", ".join(str(split.table.image_ids[row]) for row in found[:8])
-            example = split.image_example(found[0], f"images {ids}")
+            text = f"images {ids}" if split.has_ids else f"{len(found)} times"
+            example = split.image_example(found[0], text)
             findings.add("files.listed_twice", split.name, [example], len(found) - 1)
     for names in _colliding(rows):
         example = split.image_example(rows[names[0]][0], " and ".join(map(shown, names)))
@@ -129,7 +133,8 @@ def _check_shared(splits: Sequence[Split], findings: Findings) -> None:
             name = split.table.file_names[row]
             other, other_row = first.setdefault(f"{folder}/{name}", (split, row))
             if other is not split:
-                text = f"image {other.table.image_ids[other_row]} of {other.name} is the same file"
+                also = other.table.image_ids[other_row] if other.has_ids else name
+                text = f"image {also} of {other.name} is the same file"
                 example = split.image_example(row, text)
                 findings.add("splits.leakage_exact", split.name, [example], 1)
 
@@ -145,10 +150,10 @@ def _check_folders(splits: Sequence[Split], findings: Findings) -> None:
         known.update(f"{folder}/{name}" for split in inside for name in split.table.file_names)
     seen: set[str] = set()
     for folder, inside in by_folder.items():
-        names = [n for n in walk_files(Path(folder)) if Path(n).suffix.lower() in ENDINGS]
+        names = [name for name in walk_files(Path(folder)) if name.lower().endswith(ENDINGS)]
         if inside[0].files.format == "yolo":  # the whole data folder, of whatever is in it
-            used = {Path(name).parent for split in inside for name in split.table.file_names}
-            names = [name for name in names if Path(name).parent in used]
+            used = {_folder_of(name) for split in inside for name in split.table.file_names}
+            names = [name for name in names if _folder_of(name) in used]
         paths = {f"{folder}/{name}": name for name in names}
         orphans = [path for path in paths if path not in known and path not in seen]
         seen.update(orphans)

@@ -46,6 +46,11 @@ class Split:
     table: AnnotationTable
     present: NDArray[np.bool_]
 
+    @property
+    def has_ids(self) -> bool:
+        """Whether ids stand in the file: those of other formats are only counted."""
+        return self.files.format == "coco"
+
     def path(self, image: int) -> Path:
         """The file of the image at a position."""
         name: str = self.table.file_names[image]
@@ -67,21 +72,22 @@ class Split:
         box: Box = (x, y, x + width, y + height)
         return replace(
             self.image_example(image, text or self.describe_box(row)),
-            annotation=None if table.ids[row] == NO_ID else int(table.ids[row]),
+            annotation=int(table.ids[row]) if self.has_ids and table.ids[row] != NO_ID else None,
             category=table.category_names[int(table.category_index[row])],
             box=box,
         )
 
     def describe_box(self, row: int) -> str:
-        """``[1, 2, 30, 40] in 640 x 480``: the box as x, y, width, height, and its image.
+        """``[1, 2, 30, 40] in 640 x 480``: the box as its file has it, and the image's size.
 
-        In formats of many files the place of the box goes before.
+        In formats other than COCO its place goes before: ``a.xml object 1: xmin 1, ymin ...``.
         """
         table = self.table
-        place = "" if table.where is None else f"{table.where(row)}: "
         height, width = table.sizes[int(table.image_index[row])].tolist()
-        box = ", ".join(f"{side:g}" for side in table.boxes[row].round(2).tolist())
-        return f"{place}[{box}] in {width} x {height}"
+        box = f"[{', '.join(f'{side:g}' for side in table.boxes[row].round(2).tolist())}]"
+        if table.where is not None and table.written is not None:
+            box = f"{table.where(row)}: {table.written(row)}"
+        return f"{box} in {width} x {height}"
 
 
 def read_splits(

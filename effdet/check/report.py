@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The whole check of a data set, and its outcome."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,6 +63,7 @@ class CheckReport:
         data: the folder, as it was given.
         decoded: whether images were decoded.
         splits: figures of each split that could be read.
+        split_names: all splits of the data set, looked at or not.
         findings: from bad to good.
         anchors: None where there are no boxes.
     """
@@ -72,6 +71,7 @@ class CheckReport:
     data: str
     decoded: bool
     splits: tuple[SplitFigures, ...]
+    split_names: tuple[str, ...]
     findings: tuple[Finding, ...]
     anchors: AnchorReport | None
 
@@ -119,7 +119,7 @@ def check_data(
         images: decode every image.
         workers: images decoded at once; None: by CPUs.
         max_pixels: images with more are not decoded.
-        follow_links: read images that links lead to outside of the image folder.
+        follow_links: read files that links lead to outside of the data folder.
         examples: of each finding.
 
     Raises:
@@ -127,45 +127,42 @@ def check_data(
     """
     findings = Findings(examples)
     files = find_splits(data)
-    chosen = _choose(files, splits)
-    found = read_splits(chosen, findings, follow_links=follow_links)
-    if not splits:
-        _check_splits(files, findings)
-    complete = not splits and len(found) == len(files)
-    found = check_files(found, findings, follow_links=follow_links, all_splits=complete)
-    check_categories(found, findings)
+    found = _read(files, splits, findings, follow_links)
     found = [check_boxes(split, config.image_size, findings) for split in found]
     anchors = check_anchors(found, config, findings)
     if images:
-        pictures = look_at_all(found, max_pixels=max_pixels, workers=workers)
-        for split, seen in zip(found, pictures, strict=True):
-            check_pictures(split, seen, findings)
-        check_copies(found, pictures, findings)
+        _check_images(found, findings, max_pixels, workers)
     return CheckReport(
         data=data,
         decoded=images,
         splits=tuple(map(_figures, found)),
+        split_names=tuple(files),
         findings=tuple(findings.sorted()),
         anchors=anchors,
     )
 
 
-def next_command(report: CheckReport, options: Sequence[str]) -> str:
-    """What to do next, as a person types it.
+def _read(
+    files: Mapping[str, SplitFiles], splits: Sequence[str], findings: Findings, follow_links: bool
+) -> list[Split]:
+    """The chosen splits, of which records, files and categories are looked at."""
+    found = read_splits(_choose(files, splits), findings, follow_links=follow_links)
+    if not splits:
+        _check_splits(list(files), findings)
+    complete = not splits and len(found) == len(files)
+    found = check_files(found, findings, follow_links=follow_links, all_splits=complete)
+    check_categories(found, findings)
+    return found
 
-    Args:
-        report: what was found.
-        options: of this check that training needs as well.
-    """
-    if count_of(report.findings, "error"):
-        return f"mend the errors, then: effdet check {shlex.quote(report.data)}"
-    name = Path(report.data).resolve().name or "mine"
-    words = ["python", "train.py", "--data", report.data, "--preset", "finetune", *options]
-    if report.anchors is not None and report.anchors.are_poor:
-        assert report.anchors.better is not None
-        words += ["--anchors", report.anchors.better.anchors]
-        words += ["--partial-weights"] if "--partial-weights" not in words else []
-    return shlex.join([*words, "--output", f"runs/{name}"])
+
+def _check_images(
+    splits: Sequence[Split], findings: Findings, max_pixels: int, workers: int | None
+) -> None:
+    """Decode all images, look at each and compare them."""
+    pictures = look_at_all(splits, max_pixels=max_pixels, workers=workers)
+    for split, seen in zip(splits, pictures, strict=True):
+        check_pictures(split, seen, findings)
+    check_copies(splits, pictures, findings)
 
 
 def _choose(files: Mapping[str, SplitFiles], splits: Sequence[str]) -> list[SplitFiles]:
@@ -178,14 +175,11 @@ def _choose(files: Mapping[str, SplitFiles], splits: Sequence[str]) -> list[Spli
     return sorted(chosen, key=lambda f: (not f.name.startswith("train"), f.name == "test"))
 
 
-def _check_splits(files: Mapping[str, SplitFiles], findings: Findings) -> None:
-    missing = [
-        word for word in ("train", "val") if not any(name.startswith(word) for name in files)
-    ]
-    there = ", ".join(files)
-    for word in missing:
-        example = Example(split=next(iter(files)), text=f"no split {word}; there are {there}")
-        findings.add("splits.missing", example.split, [example], 1)
+def _check_splits(names: Sequence[str], findings: Findings) -> None:
+    for word in ("train", "val"):
+        if not any(name.startswith(word) for name in names):
+            text = f"no split {word}; there are {', '.join(names)}"
+            findings.add("splits.missing", names[0], [Example(split=names[0], text=text)], 1)
 
 
 def _figures(split: Split) -> SplitFigures:

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 from effdet.check.anchors import AnchorReport, Reach
 from effdet.check.findings import Example, Finding, count_of
+from effdet.check.registry import Severity
 from effdet.check.report import CheckReport, SplitFigures
 from effdet.errors import printable
 from effdet.names import shown_name
 
-TITLES = {"error": "ERRORS", "warning": "WARNINGS", "info": "GOOD TO KNOW"}
+TITLES: dict[Severity, str] = {"error": "ERRORS", "warning": "WARNINGS", "info": "GOOD TO KNOW"}
+ONE: dict[Severity, str] = {"error": "error", "warning": "warning", "info": "note"}
 WIDTH = 100
 LONGEST = 180
 """Letters of an example."""
@@ -32,13 +34,9 @@ def format_report(report: CheckReport) -> str:
 def summary(report: CheckReport) -> str:
     """How many kinds of findings there are, in a line."""
     words = []
-    for severity, one, many in (
-        ("error", "error", "errors"),
-        ("warning", "warning", "warnings"),
-        ("info", "note", "notes"),
-    ):
-        number = count_of(report.findings, severity)  # type: ignore[arg-type]
-        words.append(f"{number} {one if number == 1 else many}")
+    for severity, one in ONE.items():
+        number = count_of(report.findings, severity)
+        words.append(f"{number} {one}{'s' * (number != 1)}")
     looked = "" if report.decoded else "; images were not decoded"
     return ", ".join(words) + looked
 

@@ -145,7 +145,7 @@ class CocoDataset:
             images: the folder that its file names are relative to.
             class_map: the classes of a checkpoint; by default the file's own categories.
             strict: refuse what would be repaired.
-            follow_links: read images that a link leads to outside of ``images``.
+            follow_links: read images that a link leads to outside of the data folder.
             max_pixels: larger images are refused before decoding.
 
         Raises:
@@ -265,5 +265,6 @@ class CocoDataset:
     def _check_files(self, table: AnnotationTable, follow_links: bool) -> None:
         faults = Faults(table.name)
         names, ids = list(table.file_names), table.image_ids.tolist()
-        check_image_files(names, ids, self.images, faults, follow_links=follow_links)
+        within = None if follow_links else table.data_folder or self.images
+        check_image_files(names, ids, self.images, faults, within=within)
         faults.raise_if_any()

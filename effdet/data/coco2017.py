@@ -6,7 +6,6 @@ of the same storage that has a certificate: ``images.cocodataset.org`` itself is
 """
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from effdet.annotations import fault_of_name
 from effdet.errors import DataError, UsageError, shown
 from effdet.files import FolderLock, WriteError, megabytes, replace_text, write_error
+from effdet.regular_file import hash_rest
 from effdet.web import UnreachableError, copy_url, forget, say
 
 HOST = "https://s3.amazonaws.com/images.cocodataset.org"
@@ -188,12 +188,8 @@ def _announce(archive: Archive, start: int) -> None:
 
 def _digest(path: Path, archive: Archive) -> str:
     """SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
     with path.open("rb") as file, _bytes_bar(f"verifying {archive.name}", _size(path)) as bar:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-            bar.update(len(block))
-    return digest.hexdigest()
+        return hash_rest(file, told=bar.update).hexdigest()
 
 
 def _unpack(folder: Path, archive: Archive) -> None:

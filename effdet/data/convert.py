@@ -13,16 +13,18 @@ from tqdm import tqdm
 
 from effdet.annotations import AnnotationTable, Faults, Names, check_image_files, fault_of_name
 from effdet.annotations.image_files import EXPECTED
-from effdet.annotations.table import Ids
 from effdet.data.formats import SplitFiles, read_split, write_coco, write_voc, write_yolo
-from effdet.data.formats.split import listed
+from effdet.data.formats.split import FOLDERS, TITLES, listed, training_split, validation_split
+from effdet.data.formats.writing import Part, Writer
 from effdet.data.images import read_size
 from effdet.data.locate import find_splits
+from effdet.data.set_apart import draw_apart, rows_of
+from effdet.data.whole_folder import whole_folder
 from effdet.errors import DataError, UsageError, shown
-from effdet.files import new_folder, write_error
+from effdet.files import write_error
 from effdet.settings.convert_data import ImageFiles, Target
 
-WRITERS = {"coco": write_coco, "voc": write_voc, "yolo": write_yolo}
+WRITERS: dict[Target, Writer] = {"coco": write_coco, "voc": write_voc, "yolo": write_yolo}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +45,16 @@ class Conversion:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Part:
-    """A split that is to be written, with its images."""
+class _Split:
+    """A split as it was read."""
 
     name: str
     files: SplitFiles
     table: AnnotationTable
+
+    def paths(self) -> list[Path]:
+        """The files of its images."""
+        return [self.files.images / name for name in self.table.file_names]
 
 
 def convert_data(
@@ -68,98 +74,101 @@ def convert_data(
         output: a folder that does not exist or is empty.
         to: the format to write.
         images: copy the images, make hard links to them, or leave them out.
-        val_share: part of the training images that becomes ``val`` where there is none.
+        val_share: part of the training images that becomes ``val`` where there is none; copies of
+            an image stay together.
         seed: of the choice of these.
         follow_links: read files that a link leads to outside of the data folder.
 
     Raises:
         DataError: for what cannot be read.
         UsageError: where there is something at ``output``.
-        WriteError: where that cannot be written.
+        WriteError: where that cannot be written; nothing is left then.
     """
-    parts = _read(find_splits(source), follow_links)
+    splits = _read(find_splits(source), follow_links)
     if val_share:
-        parts = _set_apart(parts, val_share, seed)
-    for part in parts:
-        _check(part, to, images, follow_links)
-    folder = new_folder(output, "give another folder")
-    writer, lost, taken = WRITERS[to], Counter[str](), set[str]()
-    for part in parts:
-        if not writer.ONE_FOLDER:
-            taken.clear()
-        names = _unique_names(part.table.file_names, taken)
-        lost += writer.write(folder, part.name, part.table, names)
-        if images != "none":
-            _bring(part, folder / writer.image_folder(part.name), names, images)
-    lost += writer.finish(folder, {part.name: part.table for part in parts})
+        splits = _set_apart(splits, val_share, seed)
+    if to != "coco":
+        splits = _known(splits, to)
+    for split in splits:
+        _check(split, to, images, follow_links)
+    with whole_folder(output, "give another folder") as folder:
+        lost = _write(folder, splits, to, images)
     return Conversion(
-        source=parts[0].files.format,
-        images={part.name: len(part.table.image_ids) for part in parts},
-        boxes={part.name: len(part.table.boxes) for part in parts},
+        source=splits[0].files.format,
+        images={split.name: len(split.table.image_ids) for split in splits},
+        boxes={split.name: len(split.table.boxes) for split in splits},
         lost=lost,
     )
 
 
-def _read(splits: dict[str, SplitFiles], follow_links: bool) -> list[_Part]:
+def _write(folder: Path, splits: list[_Split], to: Target, images: ImageFiles) -> Counter[str]:
+    """Write annotations and images; what is lost of them."""
+    writer = WRITERS[to]
+    parts = _named(splits, writer.ONE_FOLDER)
+    try:
+        lost = writer.write(folder, parts)
+    except OSError as error:
+        raise write_error(Path(error.filename or folder), error) from error
+    for split, part in zip(splits, parts, strict=True):
+        if images != "none":
+            _bring(split, folder / writer.image_folder(part.name), part.file_names, images)
+    return lost
+
+
+def _read(found: dict[str, SplitFiles], follow_links: bool) -> list[_Split]:
     """All splits, which must have the same classes."""
-    parts = []
-    for name, files in splits.items():
+    splits = []
+    for name, files in found.items():
         table = read_split(files, follow_links=follow_links)
-        parts.append(_Part(name=name, files=files, table=table))
-    first = dict(zip(parts[0].table.category_ids.tolist(), parts[0].table.category_names))
-    for part in parts[1:]:
-        here = dict(zip(part.table.category_ids.tolist(), part.table.category_names))
+        splits.append(_Split(name=name, files=files, table=table))
+    first = dict(zip(splits[0].table.category_ids.tolist(), splits[0].table.category_names))
+    for split in splits[1:]:
+        here = dict(zip(split.table.category_ids.tolist(), split.table.category_names))
         if here != first:
             odd = sorted(set(here.items()) ^ set(first.items()))
             raise DataError(
-                f"{part.table.name}: categories: expected those of {parts[0].table.name}, found "
+                f"{split.table.name}: categories: expected those of {splits[0].table.name}, found "
                 f"others: {listed(f'{i} ({name})' for i, name in odd)}"
             )
-    return parts
+    return splits
 
 
-def _set_apart(parts: list[_Part], share: float, seed: int) -> list[_Part]:
-    """The parts with some of the training images as ``val``."""
-    names = [part.name for part in parts]
-    if "val" in names or "train" not in names:
+def _set_apart(splits: list[_Split], share: float, seed: int) -> list[_Split]:
+    """The splits with some of the training images as ``val``."""
+    names = [split.name for split in splits]
+    name = training_split(names)
+    if validation_split(names) is not None or name is None:
         raise UsageError(f"--val-share sets training images apart; the data has {listed(names)}")
-    train = parts[names.index("train")]
-    count = len(train.table.image_ids)
-    chosen = np.zeros(count, bool)
-    chosen[np.random.default_rng(seed).permutation(count)[: round(share * count)]] = True
+    train = splits[names.index(name)]
+    chosen = draw_apart(train.paths(), share, seed)
     if chosen.all() or not chosen.any():
-        raise UsageError(f"--val-share {share:g} of {count} images leaves a split without any")
-    split = [
-        _Part(name=name, files=train.files, table=_rows_of(train.table, np.flatnonzero(mask)))
+        raise UsageError(
+            f"--val-share {share:g} of {len(chosen)} images leaves a split without any (copies of "
+            "an image stay together)"
+        )
+    apart = [
+        replace(train, name=name, table=rows_of(train.table, np.flatnonzero(mask)))
         for name, mask in (("train", ~chosen), ("val", chosen))
     ]
-    return [*split, *(part for part in parts if part is not train)]
+    return [*apart, *(split for split in splits if split is not train)]
 
 
-def _rows_of(table: AnnotationTable, images: Ids) -> AnnotationTable:
-    """The table with some of its images."""
-    position = np.full(len(table.image_ids), -1)
-    position[images] = np.arange(len(images))
-    kept = np.flatnonzero(position[table.image_index] >= 0)
-    return replace(
-        table,
-        image_ids=table.image_ids[images],
-        sizes=table.sizes[images],
-        file_names=Names([table.file_names[index] for index in images.tolist()]),
-        ids=table.ids[kept],
-        image_index=position[table.image_index[kept]],
-        category_index=table.category_index[kept],
-        boxes=table.boxes[kept],
-        areas=table.areas[kept],
-        crowd=table.crowd[kept],
-        filled={kind: np.flatnonzero(np.isin(kept, rows)) for kind, rows in table.filled.items()},
-        where=None,
-    )
+def _known(splits: list[_Split], to: Target) -> list[_Split]:
+    """The splits with names that readers of the format know: the training split is ``train``."""
+    train = training_split(split.name for split in splits)
+    names = ["train" if split.name == train else split.name for split in splits]
+    odd = [name for name in names if name not in FOLDERS]
+    if odd:
+        raise UsageError(
+            f"splits {listed(odd)}: {TITLES[to]} has {', '.join(FOLDERS)} alone; rename the "
+            "annotation files, or give --to coco"
+        )
+    return [replace(split, name=name) for split, name in zip(splits, names, strict=True)]
 
 
-def _check(part: _Part, to: Target, images: ImageFiles, follow_links: bool) -> None:
+def _check(split: _Split, to: Target, images: ImageFiles, follow_links: bool) -> None:
     """Refuse names that leave the folder, files that are not there, and sizes that do not hold."""
-    table, folder = part.table, part.files.images
+    table, folder = split.table, split.files.images
     faults = Faults(table.name)
     names, ids = list(table.file_names), table.image_ids.tolist()
     if images == "none":
@@ -168,25 +177,37 @@ def _check(part: _Part, to: Target, images: ImageFiles, follow_links: bool) -> N
                 place = f"images[{index}].file_name"
                 faults.add("file-name", place, EXPECTED, f"{reason}: {shown(name)}")
     else:
-        check_image_files(names, ids, folder, faults, follow_links=follow_links)
+        within = split.files.within(folder, follow_links)
+        check_image_files(names, ids, folder, faults, within=within)
     faults.raise_if_any()
-    if to == "yolo" and images != "none" and part.files.format != "yolo":
-        _check_sizes(part, names, faults)
+    if to == "yolo" and images != "none" and split.files.format != "yolo":
+        _check_sizes(split, names, faults)
         faults.raise_if_any("; YOLO has no sizes: boxes would lie elsewhere")
 
 
-def _check_sizes(part: _Part, names: Sequence[str], faults: Faults) -> None:
+def _check_sizes(split: _Split, names: Sequence[str], faults: Faults) -> None:
     bar = tqdm(names, "image sizes", leave=False, unit="image", disable=None)
-    for index, (name, size) in enumerate(zip(bar, part.table.sizes.tolist(), strict=True)):
-        found = read_size(part.files.images / name)
+    for index, (name, size) in enumerate(zip(bar, split.table.sizes.tolist(), strict=True)):
+        found = read_size(split.files.images / name)
         if found != tuple(size):
             faults.add(
                 "image-size",
                 f"images[{index}]",
                 f"the size of the upright image, {found[1]} x {found[0]}",
                 f"{size[1]} x {size[0]}",
-                image_id=int(part.table.image_ids[index]),
+                image_id=int(split.table.image_ids[index]),
             )
+
+
+def _named(splits: Sequence[_Split], one_folder: bool) -> list[Part]:
+    """What is to be written, with new names of the images."""
+    parts, taken = [], set[str]()
+    for split in splits:
+        if not one_folder:
+            taken.clear()
+        names = _unique_names(split.table.file_names, taken)
+        parts.append(Part(name=split.name, table=split.table, file_names=names))
+    return parts
 
 
 def _unique_names(names: Names, taken: set[str]) -> list[str]:
@@ -209,11 +230,10 @@ def _unique_names(names: Names, taken: set[str]) -> list[str]:
     return unique
 
 
-def _bring(part: _Part, folder: Path, names: Sequence[str], how: ImageFiles) -> None:
+def _bring(split: _Split, folder: Path, names: Sequence[str], how: ImageFiles) -> None:
     """Copy or link the images of a split."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [part.files.images / name for name in part.table.file_names]
-    bar = tqdm(paths, f"images {part.name}", leave=False, unit="image", disable=None)
+    bar = tqdm(split.paths(), f"images {split.name}", leave=False, unit="image", disable=None)
     for path, name in zip(bar, names, strict=True):
         try:
             if how == "link":

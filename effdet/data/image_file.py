@@ -6,10 +6,13 @@ import re
 from pathlib import Path
 
 from effdet.errors import DataError, printable
-from effdet.regular_file import open_regular
+from effdet.regular_file import read_regular
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
 """What is decoded, by content and not by ending. Each more is a parser more for hostile files."""
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""Usual endings of such files, by which images are told from other files of a folder."""
 
 MAX_BYTES = 200_000_000
 """Size of an image file that is read."""
@@ -29,8 +32,7 @@ def read_file(path: str | Path) -> bytes:
     Raises:
         DataError: naming the path, where it is none, too large or cannot be read.
     """
-    with open_regular(path, "image file", DataError, MAX_BYTES) as file:
-        return file.read(MAX_BYTES)
+    return read_regular(path, "image file", DataError, MAX_BYTES)
 
 
 class MeteredFile(io.BytesIO):

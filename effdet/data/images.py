@@ -168,7 +168,7 @@ _EXIF_SIGNS = (b"Exif\0\0", b"eXIf", b"EXIF", b"Raw profile type exif")
 def _pillow_image(name: str, content: bytes, max_pixels: int) -> Iterator[Image.Image]:
     """The image in ``content``; whatever Pillow raises is a DataError that begins with ``name``."""
     try:
-        with _silent_pillow(), Image.open(MeteredFile(content), formats=FORMATS) as image:
+        with silent_pillow(), Image.open(MeteredFile(content), formats=FORMATS) as image:
             yield image
     except UnidentifiedImageError as error:
         raise DataError(f"{name}: {kind_of(content)}") from error
@@ -248,7 +248,8 @@ _SILENCE = _Silence()
 
 
 @contextmanager
-def _silent_pillow() -> Iterator[None]:
+def silent_pillow() -> Iterator[None]:
+    """Keeps Pillow's warnings quiet; around many images it costs less than around each."""
     _SILENCE.enter()
     try:
         yield

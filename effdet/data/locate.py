@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from effdet.data.formats import SplitFiles, coco, csv, voc, yolo
+from effdet.data.formats import SplitFiles, coco, csv_table, voc, yolo
 from effdet.data.formats.split import TITLES, Format, contents, listed, our_word
 from effdet.data.shapes import resolve_data
 from effdet.errors import DataError, UsageError, printable
@@ -25,7 +25,7 @@ class Finder(Protocol):
         """All splits by our words for them."""
 
 
-FORMATS: dict[Format, Finder] = {"coco": coco, "voc": voc, "yolo": yolo, "csv": csv}
+FORMATS: dict[Format, Finder] = {"coco": coco, "voc": voc, "yolo": yolo, "csv": csv_table}
 
 
 def find_splits(data: str | Path) -> dict[str, SplitFiles]:
@@ -40,11 +40,14 @@ def find_splits(data: str | Path) -> dict[str, SplitFiles]:
         DataError: where nothing is found, saying what was looked for, or two formats are.
     """
     if _is_data_file(data):
-        return yolo.find_in(Path(data))
-    folder = resolve_data(data)
-    found = FORMATS[find_format(folder)].find(folder)
+        found = yolo.find_in(Path(data))
+    else:
+        folder = resolve_data(data)
+        found = FORMATS[find_format(folder)].find(folder)
     if "train" in found and "val" in found:
         found.pop("trainval", None)  # which joins them
+    if not found:
+        raise DataError(f"{printable(str(data))}: names no split; expected one of train, val, test")
     return found
 
 
@@ -166,7 +169,7 @@ def _explicit(
     if images is None:
         assert data is not None
         folder = resolve_data(data)
-        find = csv.image_folder if is_csv else coco.find_images
+        find = csv_table.image_folder if is_csv else coco.find_images
         images = find(folder, split, annotations)
     name = our_word(split)
     kind: Format = "csv" if is_csv else "coco"

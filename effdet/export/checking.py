@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from effdet.boxes import encode_boxes
+from effdet.data.image_file import IMAGE_SUFFIXES
 from effdet.data.images import decode_image
 from effdet.data.shapes import draw
 from effdet.data.transforms import letterbox
@@ -22,7 +23,6 @@ from effdet.levels import as_one_level
 from effdet.postprocess import Postprocess
 from effdet.structures import Detections, Target
 
-ENDINGS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 MOST_TIES = 0.02
 """Part of the detections that may be others for a rounding."""
 
@@ -72,7 +72,7 @@ def check_inputs(info: ExportInfo, images: str | None, count: int) -> tuple[Tens
 def _files(images: str) -> list[Path]:
     pattern = f"{glob.escape(images)}/*" if Path(images).is_dir() else images
     found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
-    files = [file for file in found if file.suffix.lower() in ENDINGS and file.is_file()]
+    files = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
     if not files:
         raise UsageError(f"--check-images {images}: no image files here")
     return files
@@ -132,16 +132,7 @@ def _levels(logits: Tensor, boxes: Tensor, anchors: Tensor) -> tuple[list[Tensor
 
 def _targets(info: ExportInfo) -> list[Target]:
     """As of one image that has the size of the network's input."""
-    return [
-        Target(
-            boxes=torch.zeros(0, 4),
-            labels=torch.zeros(0, dtype=torch.int64),
-            crowd=torch.zeros(0, dtype=torch.bool),
-            image_id=0,
-            scale=1.0,
-            size=info.model_config.image_size,
-        )
-    ]
+    return [Target.without_boxes(info.model_config.image_size)]
 
 
 def _compare(

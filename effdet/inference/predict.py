@@ -216,7 +216,7 @@ class Detector:
             seen = image.flip(-1) if flip else image
             pixels, scale = letterbox(seen, size, config.mean, config.std)
             inputs.append(pixels)
-            targets.append(_no_boxes(size_of(image), scale))
+            targets.append(Target.without_boxes(size_of(image), scale))
         batch = torch.stack(inputs).to(self.device, memory_format=torch.channels_last)
         cls_logits, box_deltas = self.model(batch)
         found = [one.to("cpu") for one in process(cls_logits, box_deltas, targets)]
@@ -240,16 +240,4 @@ def _only(class_map: ClassMap, names: Sequence[str]) -> ClassMap:
         category_ids=tuple(
             c if i in wanted else None for i, c in enumerate(class_map.category_ids)
         ),
-    )
-
-
-def _no_boxes(size: tuple[int, int], scale: float) -> Target:
-    """What post-processing needs to know of an image without ground truth."""
-    return Target(
-        boxes=torch.zeros(0, 4),
-        labels=torch.zeros(0, dtype=torch.int64),
-        crowd=torch.zeros(0, dtype=torch.bool),
-        image_id=0,
-        scale=scale,
-        size=size,
     )

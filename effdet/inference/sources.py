@@ -10,15 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from effdet.data.image_file import IMAGE_SUFFIXES
 from effdet.data.images import Note, decode_content, decode_image, ignore_notes
 from effdet.data.pixels import image_to_tensor
 from effdet.errors import DataError, one_line, printable
 from effdet.inference.addresses import fetch, is_address, path_of, shown_address
 from effdet.regular_file import open_regular
 from effdet.settings import MAX_PIXELS
-
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""Endings of the files that a folder or pattern gives; a file given itself may have any."""
 
 VIDEO_SUFFIXES = (
     ".avi", ".flv", ".m2ts", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
@@ -180,15 +178,17 @@ def _expand(word: str | Path) -> list[AnySource]:
         return [_special(word)]
     path = Path(word)
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if _is_media(p, SUFFIXES))
+        files = sorted(p for p in path.iterdir() if _is_media(p, IMAGE_SUFFIXES))
     elif path.exists():
         files = [path]
     elif glob.has_magic(str(path)):
-        files = sorted(p for p in map(Path, _glob(path)) if _is_media(p, SUFFIXES + VIDEO_SUFFIXES))
+        kinds = IMAGE_SUFFIXES + VIDEO_SUFFIXES
+        files = sorted(p for p in map(Path, _glob(path)) if _is_media(p, kinds))
     else:
         raise DataError(f"{printable(str(word))}: no such file or folder")
     if not files:
-        raise DataError(f"{printable(str(word))}: no image files here ({', '.join(SUFFIXES)})")
+        endings = ", ".join(IMAGE_SUFFIXES)
+        raise DataError(f"{printable(str(word))}: no image files here ({endings})")
     return [_source(file) for file in files]
 
 

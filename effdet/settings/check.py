@@ -31,7 +31,7 @@ class CheckConfig:
         MAX_PIXELS, help="pixels of an image; one with more is refused before decoding"
     )
     follow_links: bool = option(
-        False, help="read images that a link leads to outside of the image folder"
+        False, help="read files that a link leads to outside of the data folder"
     )
     examples: int = option(5, help="examples of each finding")
     json: str | None = option(

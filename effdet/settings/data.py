@@ -17,7 +17,7 @@ class DataConfig:
         group="what is wrong with the data",
     )
     follow_links: bool = option(
-        False, help="read images that a link leads to outside of the image folder"
+        False, help="read files that a link leads to outside of the data folder"
     )
     max_pixels: int = option(
         MAX_PIXELS, help="pixels of an image; one with more is refused before decoding"

@@ -196,7 +196,7 @@ class Trainer:
             accumulate: batches a step.
         """
         images = torch.zeros(batch_size, 3, *image_size, device=self.device)
-        batch = Batch(images=images, targets=[_no_target(image_size)] * batch_size)
+        batch = Batch(images=images, targets=[Target.without_boxes(image_size)] * batch_size)
         with unchanged(self.bare_model, self.device):
             self.set_train_mode()
             self.backward([batch] * accumulate)
@@ -235,17 +235,6 @@ class Trainer:
         if not last and isinstance(self.model, DistributedDataParallel):
             return self.model.no_sync()
         return nullcontext()
-
-
-def _no_target(size: tuple[int, int]) -> Target:
-    return Target(
-        boxes=torch.zeros(0, 4),
-        labels=torch.zeros(0, dtype=torch.int64),
-        crowd=torch.zeros(0, dtype=torch.bool),
-        image_id=0,
-        scale=1.0,
-        size=size,
-    )
 
 
 def seed_epoch(seed: int, epoch: int) -> None:

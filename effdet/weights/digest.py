@@ -6,7 +6,6 @@ comment of the zip file, as ``effdet sha256:...``, so that ``torch.load`` still 
 """
 
 import hashlib
-import math
 import os
 import re
 import struct
@@ -16,11 +15,11 @@ from typing import Any, BinaryIO, cast
 import torch
 
 from effdet.errors import WeightsError
+from effdet.regular_file import hash_rest
 from effdet.weights.formats.beginning import opened
 
 _MARK = b"effdet sha256:"
 _DIGEST_BYTES = len(_MARK) + 64
-_BLOCK = 2**20
 _ZIP_END_BYTES = 22
 """Of the record that ends a zip file without comment; its last two are the comment's length."""
 
@@ -76,16 +75,6 @@ def compare_digest(expected: bytes, found: "hashlib._Hash", path: Path) -> None:
             f"{path}: damaged: not the bytes that were written "
             f"(expected sha256 {expected[:16].decode()}..., found {found.hexdigest()[:16]}...)"
         )
-
-
-def hash_rest(file: BinaryIO, start: bytes = b"", size: int | None = None) -> "hashlib._Hash":
-    """SHA-256 of ``start`` and of the ``size`` next bytes of ``file``, by default all."""
-    digest = hashlib.sha256(start)
-    left = math.inf if size is None else size
-    while left > 0 and (block := file.read(int(min(left, _BLOCK)))):
-        digest.update(block)
-        left -= len(block)
-    return digest
 
 
 def sha256_of(path: str | Path) -> str:

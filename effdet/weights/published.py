@@ -30,8 +30,9 @@ from torch import Tensor
 
 from effdet.errors import WeightsError
 from effdet.files import write_atomically
+from effdet.regular_file import hash_rest
 from effdet.weights.checkpoint import Checkpoint
-from effdet.weights.digest import compare_digest, hash_rest
+from effdet.weights.digest import compare_digest
 from effdet.weights.entries import check_no_nan, check_state, read_entries
 from effdet.weights.formats.beginning import opened
 from effdet.weights.formats.safetensors_file import (

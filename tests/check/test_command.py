@@ -193,6 +193,15 @@ def test_links_are_followed_where_they_are_to_be(
     assert "--follow-links" in followed[""]["next"]
 
 
+def test_annotations_that_are_a_link_out_of_the_folder_are_an_error(
+    data: DataSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data.folder / "annotations").rename(data.folder.parent / "away")
+    (data.folder / "annotations").symlink_to(data.folder.parent / "away")
+    assert found(capsys, data.folder)["files.link"]["count"] == 2
+    assert "files.link" not in found(capsys, data.folder, "--follow-links")
+
+
 def test_the_model_decides_of_anchors_and_sizes(
     data: DataSet, capsys: pytest.CaptureFixture[str]
 ) -> None:

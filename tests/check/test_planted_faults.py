@@ -413,6 +413,18 @@ def _(data: DataSet) -> None:
         content["categories"].append({"id": 3, "name": " Cat"})
 
 
+@plants("classes.same_name")
+def _(data: DataSet) -> None:
+    for content in data.content.values():
+        content["categories"].append({"id": 3, "name": "cat"})  # without a box
+
+
+@plants("classes.name_twice")
+def _(data: DataSet) -> None:
+    for content in data.content.values():
+        content["categories"][1]["name"] = "cat"
+
+
 @plants("classes.background")
 def _(data: DataSet) -> None:
     for content in data.content.values():

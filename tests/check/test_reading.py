@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files with faults in every format: each is told, and the rest is looked at all the same."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from effdet.annotations import KINDS as FAULTS
 from effdet.check import KINDS, CheckReport, check_data
 from effdet.check.registry import OF_FAULT
+from effdet.check.text import format_example
 from effdet.config import model_config
 from tests.check.sets import HEIGHT, WIDTH, DataSet
 from tests.data.formats.making import text, voc_object, voc_xml
@@ -71,7 +73,7 @@ def as_voc(data: DataSet, folder: Path) -> Path:
 
 
 def test_a_sound_yolo_set_is_sound(data: DataSet, tmp_path: Path) -> None:
-    assert found(as_yolo(data, tmp_path / "yolo")) == {"ids.from_zero": 1}
+    assert found(as_yolo(data, tmp_path / "yolo")) == {}
 
 
 def test_a_sound_voc_set_is_sound(data: DataSet, tmp_path: Path) -> None:
@@ -92,7 +94,6 @@ def test_a_yolo_set_is_looked_at_although_it_has_faults(data: DataSet, tmp_path:
         "file.damaged": 1,
         "file.row": 1,
         "ids.unknown_category": 1,
-        "ids.from_zero": 1,
         "boxes.wrong": 1,
         "boxes.duplicate": 1,
         "classes.few_instances": 1,  # of those that are left
@@ -101,6 +102,12 @@ def test_a_yolo_set_is_looked_at_although_it_has_faults(data: DataSet, tmp_path:
     }
     (copy,) = [f for f in check(folder).findings if f.kind.id == "boxes.duplicate"]
     assert "train5.txt:2: " in copy.examples[0].text
+
+
+def test_a_name_twice_in_data_yaml_is_an_error_of_each_split(data: DataSet, tmp_path: Path) -> None:
+    folder = as_yolo(data, tmp_path / "yolo")
+    text(folder / "data.yaml", "train: images/train\nval: images/val\nnames: [cat, cat]\n")
+    assert found(folder)["classes.name_twice"] == 2
 
 
 def test_a_voc_set_is_looked_at_although_it_has_faults(data: DataSet, tmp_path: Path) -> None:
@@ -119,6 +126,58 @@ def test_a_voc_set_is_looked_at_although_it_has_faults(data: DataSet, tmp_path: 
     assert counts["boxes.wrong"] == 1
     assert counts["boxes.empty"] == 1
     assert counts["files.missing"] == 1
+
+
+@pytest.mark.parametrize("form", ["coco", "voc", "yolo", "csv"])
+def test_an_example_shows_the_box_as_its_file_has_it(
+    data: DataSet, tmp_path: Path, form: str
+) -> None:
+    data.box(3)["bbox"], data.box(3)["area"] = [64, 48, 64, 72], 64 * 72
+    folder = data.folder
+    if form == "voc":
+        folder = as_voc(data, tmp_path / "voc")
+    elif form == "yolo":
+        folder = as_yolo(data, tmp_path / "yolo")
+    elif form == "csv":
+        lines = [
+            f"train{row['image_id']}.png,{x},{y},{x + width},{y + height},{row['category_id']}x"
+            for row in data.content["train"]["annotations"]
+            for x, y, width, height in [row["bbox"]]
+        ]
+        folder = data.folder / "train"
+        text(folder / "train.csv", "\n".join(lines))
+    data.save()
+    (finding,) = [f for f in check(folder).findings if f.kind.id == "boxes.clipped"]
+    (example,) = finding.examples
+    written = {
+        "coco": "[64, 48, 64, 72]",
+        "voc": "train2.xml object 2: xmin 65, ymin 49, xmax 128, ymax 120",
+        "yolo": "labels/train/train2.txt:2: 0.75 0.875 0.5 0.75",
+        "csv": "line 4: xmin 64, ymin 48, xmax 128, ymax 120",
+    }
+    assert example.text == f"{written[form]} in 128 x 96"
+    assert (example.file or "").endswith("train2.png")
+    assert example.annotation == (22 if form == "coco" else None)
+
+
+@pytest.mark.parametrize("form", ["voc", "yolo"])
+def test_no_text_has_ids_where_the_files_have_none(
+    data: DataSet, tmp_path: Path, form: str
+) -> None:
+    data.content["train"]["annotations"].append(data.box(0) | {"category_id": 2, "id": 900})
+    data.content["val"]["annotations"].append(data.box(0, "val") | {"id": 901})
+    folder = (as_voc if form == "voc" else as_yolo)(data, tmp_path / form)
+    images = folder / "images" if form == "yolo" else folder
+    (images / "train" / "train5.png").unlink()
+    findings = {finding.kind.id: finding for finding in check(folder).findings}
+    assert {"boxes.two_classes", "boxes.duplicate"} <= set(findings)
+    assert ("files.missing" in findings) == (form == "voc")  # YOLO has no record of the image
+    place = "train1.xml object 3" if form == "voc" else "train1.txt:3"
+    assert place in findings["boxes.two_classes"].examples[0].text
+    for finding in findings.values():
+        for example in finding.examples:
+            assert "annotation " not in format_example(example)
+            assert not re.search(r"\bimages? \d", format_example(example))
 
 
 def test_rows_beside_wrong_ones_are_looked_at(data: DataSet) -> None:

@@ -2,6 +2,8 @@
 """Data sets in other formats and back: what stays the same, and what is said to be lost."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -139,6 +141,14 @@ def test_voc_counts_classes_that_no_box_has_and_names_twice(tmp_path: Path) -> N
     assert lost["classes of the same name as another"] == 1
 
 
+def test_two_classes_of_one_name_are_refused_by_yolo(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
+    content["categories"].append({"id": 9, "name": "ant"})
+    with pytest.raises(DataError, match=r"2 classes have the name 'ant' \(ids 2, 9\); join them"):
+        convert_data(write_coco(tmp_path / "coco", content), tmp_path / "out", "yolo")
+
+
 @pytest.mark.parametrize("to", sorted(WRITERS))
 @pytest.mark.parametrize("how", ["copy", "link", "none"])
 def test_images_are_copied_linked_or_left(tmp_path: Path, to: Any, how: Any) -> None:
@@ -179,6 +189,8 @@ def test_images_of_the_same_name_get_names_of_their_own(tmp_path: Path, to: Any)
 def test_some_training_images_become_val(tmp_path: Path) -> None:
     objects = {f"{k}": voc_object("x" if k % 2 else "y", (k + 1, 1, 60, 9)) for k in range(10)}
     source = voc_folder(tmp_path / "voc", objects)
+    for k in range(10):
+        Image.new("RGB", (100, 50), (k, 9, 9)).save(source / "train" / f"{k}.jpg")
     done = convert_data(source, tmp_path / "a", "coco", val_share=0.3)
     assert done.images == {"train": 7, "val": 3}
     train, val = (boxes_of(tmp_path / "a", split)[1] for split in ("train", "val"))
@@ -193,6 +205,85 @@ def test_some_training_images_become_val(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the data has train, val"):
         convert_data(tmp_path / "a", tmp_path / "d", "coco", val_share=0.5)
     assert not (tmp_path / "d").exists()
+
+
+def test_copies_of_an_image_stay_in_one_split(tmp_path: Path) -> None:
+    objects = {f"{k}": voc_object("x", (k + 1, 1, 60, 9)) for k in range(12)}
+    source = voc_folder(tmp_path / "voc", objects)
+    for k in range(12):  # of each image three
+        Image.new("RGB", (100, 50), (60 * (k % 4), 9, 9)).save(source / "train" / f"{k}.jpg")
+    for seed in range(5):
+        output = tmp_path / f"{seed}"
+        done = convert_data(source, output, "yolo", val_share=0.5, seed=seed)
+        assert done.images == {"train": 6, "val": 6}
+        train, val = (
+            {path.read_bytes() for path in (output / "images" / split).iterdir()}
+            for split in ("train", "val")
+        )
+        assert not train & val
+    done = convert_data(source, tmp_path / "few", "yolo", val_share=0.4)  # 4.8, of which 3
+    assert done.images == {"train": 9, "val": 3}
+
+
+def test_images_that_are_not_there_are_set_apart_too(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
+    source = write_coco(tmp_path / "coco", content)
+    (source / "train" / "b.png").unlink()
+    done = convert_data(source, tmp_path / "out", "coco", val_share=0.5, images="none")
+    assert done.images == {"train": 1, "val": 2}
+
+
+def assert_nothing_is_left(folder: Path) -> None:
+    assert not [path for path in folder.iterdir() if path.name.startswith(("out", ".out"))]
+
+
+def test_nothing_is_left_of_what_is_refused_while_it_is_written(
+    tmp_path: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_coco(tmp_path / "coco", content)
+    content["categories"][0]["name"] = "dog\x01"
+    bad = write_coco(tmp_path / "bad", content)
+    for output in ("out", "out/deep/er"):
+        with pytest.raises(DataError, match="cannot stand in XML"):
+            convert_data(bad, tmp_path / output, "voc")
+        assert_nothing_is_left(tmp_path)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("effdet.data.convert.shutil.copyfile", stop)
+    (tmp_path / "empty").mkdir()
+    for output, to in (("out", "coco"), ("out", "voc"), ("empty", "yolo")):
+        with pytest.raises(KeyboardInterrupt):
+            convert_data(source, tmp_path / output, to)  # type: ignore[arg-type]
+        assert_nothing_is_left(tmp_path)
+    assert not any((tmp_path / "empty").iterdir())
+
+
+@pytest.mark.parametrize("to", sorted(WRITERS))
+def test_what_a_killed_process_leaves_does_not_look_complete(
+    tmp_path: Path, content: dict[str, Any], to: Any
+) -> None:
+    source = write_coco(tmp_path / "coco", content)
+    program = f"""
+import os, shutil
+from effdet.data.convert import convert_data
+done = []
+def copy(source, target):
+    done.append(target)
+    if len(done) == 2:
+        os.kill(os.getpid(), 9)
+shutil.copyfile = copy
+convert_data({str(source)!r}, {str(tmp_path / "out")!r}, {to!r})
+"""
+    died = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2])
+    assert died.returncode == -9
+    assert not any((tmp_path / "out").iterdir())
+    assert (tmp_path / ".out.part").is_dir()
+    convert_data(source, tmp_path / "out", to)
+    assert len(boxes_of(tmp_path / "out")[1]) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["coco", "out"]
 
 
 def test_boxes_drawn_on_the_unturned_image_are_refused_by_yolo(
@@ -222,6 +313,20 @@ def test_a_class_that_xml_cannot_name_is_refused(tmp_path: Path, content: dict[s
     content["categories"][0]["name"] = "dog\x01"
     with pytest.raises(DataError, match=r"the class name 'dog\\x01' cannot stand in XML"):
         convert_data(write_coco(tmp_path / "coco", content), tmp_path / "out", "voc")
+
+
+@pytest.mark.parametrize("to", ["voc", "yolo"])
+def test_formats_of_three_splits_take_another_name_for_train_only(
+    tmp_path: Path, content: dict[str, Any], to: Any
+) -> None:
+    source = write_coco(tmp_path / "coco", content, "default")
+    convert_data(source, tmp_path / "out", to)
+    assert set(find_splits(tmp_path / "out")) == {"train"}
+    boxes_of(tmp_path / "out")
+    write_coco(source, content, "more")
+    with pytest.raises(UsageError, match=r"splits default, more: .* has train, val, test alone;"):
+        convert_data(source, tmp_path / "two", to)
+    assert set(convert_data(source, tmp_path / "two", "coco").images) == {"default", "more"}
 
 
 def test_splits_of_other_categories_are_refused(tmp_path: Path, content: dict[str, Any]) -> None:

@@ -139,3 +139,10 @@ def test_a_data_set_in_a_folder_below_is_named(tmp_path: Path) -> None:
     (labels / "1.xml").write_text("<annotation><filename>1.jpg</filename></annotation>")
     with pytest.raises(DataError, match=r"VOCdevkit/; did you mean .*/VOCdevkit/VOC2007\?$"):
         find_splits(tmp_path)
+
+
+def test_a_data_file_that_names_no_split_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text("pictures: images\nnames: [cat]\n")
+    for data in (tmp_path, tmp_path / "data.yaml"):
+        with pytest.raises(DataError, match=r"names no split; expected one of train, val, test$"):
+            find_splits(data)

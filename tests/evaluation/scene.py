@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small data sets and detections, written as rows of numbers."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from effdet.evaluation import GroundTruth, Results
@@ -9,7 +11,11 @@ CAT, DOG = 3, 7
 CATEGORIES = [{"id": CAT, "name": "cat"}, {"id": DOG, "name": "dog"}]
 
 
-def truth(*rows: tuple[float, ...], images: int = 3) -> GroundTruth:
+def truth(
+    *rows: tuple[float, ...],
+    images: int = 3,
+    categories: Sequence[Mapping[str, object]] = CATEGORIES,
+) -> GroundTruth:
     """Boxes as rows of (image, category, x, y, width, height[, iscrowd])."""
     return GroundTruth.load(
         {
@@ -24,7 +30,7 @@ def truth(*rows: tuple[float, ...], images: int = 3) -> GroundTruth:
                 }
                 for number, (image, category, *box) in enumerate(rows)
             ],
-            "categories": CATEGORIES,
+            "categories": categories,
         }
     )
 

@@ -1,52 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
+from functools import partial
 from typing import Any
 
-import numpy as np
 import pytest
 
 from effdet.evaluation.diagnosis import diagnose
 from effdet.evaluation.files import GroundTruth, Results
 from effdet.structures import ClassMap
+from tests.evaluation import scene
+from tests.evaluation.scene import results
 
 CATEGORIES = [{"id": i, "name": name} for i, name in ((3, "cat"), (7, "dog"), (90, "owl"))]
 CLASS_MAP = ClassMap.from_categories(CATEGORIES)
 IDS = (3, 7, 90)
 
 
-def truth(*rows: tuple[float, ...], images: int = 6) -> GroundTruth:
-    """Rows of (image, category, x, y, width, height[, iscrowd])."""
-    return GroundTruth.load(
-        {
-            "images": [{"id": i} for i in range(images)],
-            "annotations": [
-                {
-                    "id": number,
-                    "image_id": int(image),
-                    "category_id": int(category),
-                    "bbox": list(box[:4]),
-                    "iscrowd": int(box[4]) if len(box) > 4 else 0,
-                }
-                for number, (image, category, *box) in enumerate(rows)
-            ],
-            "categories": CATEGORIES,
-        }
-    )
-
-
-def results(*rows: tuple[float, ...]) -> Results:
-    """Rows of (image, category, x, y, width, height, score)."""
-    values = np.array(rows, np.float64).reshape(-1, 7)
-    return Results.join(
-        [
-            Results(
-                image_ids=values[:, 0].astype(np.int64),
-                category_ids=values[:, 1].astype(np.int64),
-                boxes=values[:, 2:6],
-                scores=values[:, 6],
-            )
-        ]
-    )
-
+truth = partial(scene.truth, images=6, categories=CATEGORIES)
 
 # In each image, a wide box at the top right, of one of the classes in turn.
 SCENE = [(i, IDS[i % 3], 200.0, 20.0, 80.0, 30.0) for i in range(6)]
@@ -153,16 +122,8 @@ def test_good_detections_have_no_such_cause() -> None:
 
 def test_a_histogram_shows_ten_classes() -> None:
     categories = [{"id": i, "name": f"c{i}"} for i in range(1, 13)]
-    ground = GroundTruth.load(
-        {
-            "images": [{"id": 0}],
-            "annotations": [
-                {"id": i, "image_id": 0, "category_id": i, "bbox": [i, 0, 5, 5]}
-                for i in range(1, 13)
-            ],
-            "categories": categories,
-        }
-    )
+    rows = [(0, i, i, 0, 5, 5) for i in range(1, 13)]
+    ground = scene.truth(*rows, images=1, categories=categories)
     text = diagnose(results(), ground, ClassMap.from_categories(categories))
     line = next(line for line in text.splitlines() if line.startswith("classes of boxes"))
     assert line.endswith("c10 1 (8 %), and 2 more")

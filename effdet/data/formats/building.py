@@ -13,8 +13,40 @@ from effdet.annotations.faults import SHOWN
 from effdet.annotations.rows import MAX_SIDE
 from effdet.annotations.table import Floats, Ids
 from effdet.data.formats.header_sizes import fill_sizes
+from effdet.data.formats.split import SplitFiles
+from effdet.structures import ClassMap
 
 Box = tuple[float, float, float, float]
+
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+"""What formats that have corners call them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a reader of any format is given.
+
+    Attributes:
+        files: where the split is.
+        class_map: classes of a model, for formats without ids: names get their ids.
+        faults: collects.
+        follow_links: read files that a link leads to outside of the data folder.
+        salvage: read what is sound although there are faults, for a look at it.
+    """
+
+    files: SplitFiles
+    class_map: ClassMap | None
+    faults: Faults
+    follow_links: bool = False
+    salvage: bool = False
+
+    def within(self, path: Path) -> Path | None:
+        """The folder that links of ``path`` must stay in; None: they may lead anywhere."""
+        return self.files.within(path, self.follow_links)
+
+    def ends(self, *needed: object) -> bool:
+        """Whether there are faults and no table: ``needed`` is what none can be without."""
+        return len(self.faults) > 0 and not (self.salvage and all(needed))
 
 
 @dataclass(kw_only=True, eq=False)
@@ -49,6 +81,16 @@ class Rows:
         self.lines.append(line)
         self.crowd.append(crowd)
 
+    def add_boxes(
+        self, image: int, labels: Sequence[int], boxes: Sequence[Box], lines: Sequence[int]
+    ) -> None:
+        """Add boxes, none of which is a crowd region, of the image at a position."""
+        self.images += [image] * len(labels)
+        self.labels += labels
+        self.boxes += boxes
+        self.lines += lines
+        self.crowd += [False] * len(labels)
+
     def keep_boxes(self, keep: Sequence[bool]) -> None:
         """Leave out the boxes of which ``keep`` is not true."""
         if not all(keep):
@@ -64,31 +106,22 @@ class Rows:
         return np.array(self.boxes, np.float64).reshape(-1, 4)
 
 
-def check_and_size(
-    rows: Rows,
-    folder: Path,
-    faults: Faults,
-    place: Callable[[int], str],
-    *,
-    follow_links: bool,
-    salvage: bool = False,
-) -> Ids:
-    """``[N, 2]`` sizes of the images, which must lie in ``folder``; where not recorded, read.
+def check_and_size(rows: Rows, reading: Reading, place: Callable[[int], str]) -> Ids:
+    """``[N, 2]`` sizes of the images, which must be there; where not recorded, read.
+
+    Of a reading that salvages, sizes are read of the images without faults.
 
     Args:
         rows: what was read.
-        folder: the image folder.
-        faults: collects.
+        reading: of which split.
         place: where the name of an image stands.
-        follow_links: let links lead out of the folder.
-        salvage: read the sizes of the images without faults although there are faults.
     """
-    ids = range(1, len(rows.files) + 1)
-    check_image_files(rows.files, ids, folder, faults, follow_links=follow_links, place=place)
+    ids, folder, faults = range(1, len(rows.files) + 1), reading.files.images, reading.faults
+    check_image_files(rows.files, ids, folder, faults, within=reading.within(folder), place=place)
     sizes = np.array(rows.sizes, np.int64).reshape(-1, 2)
     if not len(faults):
         fill_sizes(sizes, rows.files, folder, faults, place)
-    elif salvage:
+    elif reading.salvage:
         spoilt = [fault.image_id - 1 for fault in faults.kept if fault.image_id is not None]
         sizes[sizes == MAX_SIDE] = 0  # what stands for a wrong one
         sizes[spoilt] = -1
@@ -113,6 +146,7 @@ def build_table(
     category_names: tuple[str, ...],
     mended: Faults,
     where: Callable[[int], str],
+    written: Callable[[int], str],
 ) -> AnnotationTable:
     """The table of a split without faults; images and boxes are numbered from 1.
 
@@ -124,6 +158,7 @@ def build_table(
         category_names: ``[K]``.
         mended: what was read as what it means.
         where: says where a box stands.
+        written: gives a box as the file has it.
     """
     return AnnotationTable(
         name=mended.file,
@@ -141,4 +176,16 @@ def build_table(
         filled={},
         mended=mended,
         where=where,
+        written=written,
     )
+
+
+def corners_written(corners: Floats) -> Callable[[int], str]:
+    """Gives a row of ``[M, 4]`` corners as a file has it: ``xmin 1, ymin 2, xmax 3, ymax 4``."""
+
+    def written(row: int) -> str:
+        return ", ".join(
+            f"{key} {value:.10g}" for key, value in zip(CORNERS, corners[row].tolist())
+        )
+
+    return written

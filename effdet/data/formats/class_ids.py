@@ -39,8 +39,6 @@ def ids_of(
     if class_map is None:
         return np.arange(first, first + len(names), dtype=np.int64)
     known = {i: name for i, name in zip(class_map.category_ids, class_map.names) if i is not None}
-    if list(names) == list(known.values()):  # of the same data set, even with a name twice
-        return np.array(list(known), np.int64)
     by_name, by_plain = defaultdict(list), defaultdict(list)
     for category_id, name in known.items():
         by_name[name].append(category_id)

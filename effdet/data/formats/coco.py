@@ -70,7 +70,13 @@ def find_split(folder: Path, split: str, name: str | None = None) -> SplitFiles:
     """
     file = find_annotations(folder, split)
     images = file.parent if file.name == BESIDE else find_images(folder, split, file)
-    return SplitFiles(format="coco", name=name or our_word(split), annotations=file, images=images)
+    return SplitFiles(
+        format="coco",
+        name=name or our_word(split),
+        annotations=file,
+        images=images,
+        root=folder,
+    )
 
 
 def find_annotations(folder: Path, split: str) -> Path:

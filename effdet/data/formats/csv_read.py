@@ -10,31 +10,29 @@ import numpy as np
 
 from effdet.annotations import AnnotationTable, Faults, fault_of_name
 from effdet.annotations.image_files import EXPECTED
-from effdet.annotations.rows import HUGE, MAX_SIDE
-from effdet.data.formats.building import Rows, build_table, check_and_size
+from effdet.annotations.rows import HUGE
+from effdet.data.formats.building import (
+    CORNERS,
+    Reading,
+    Rows,
+    build_table,
+    check_and_size,
+    corners_written,
+)
 from effdet.data.formats.class_ids import ids_of, is_name, names_for
-from effdet.data.formats.csv import COLUMNS, NEEDED, Header, header_of
+from effdet.data.formats.csv_table import COLUMNS, NEEDED, Header, header_of
 from effdet.data.formats.split import SplitFiles, our_word
-from effdet.data.formats.voc_xml import number
+from effdet.data.formats.text_fields import number, side
 from effdet.errors import DataError, shown
 from effdet.regular_file import open_regular
-from effdet.structures import ClassMap
 
 MAX_BYTES = 1 << 30
 """Size of a CSV file that is read."""
 
-CORNERS = NEEDED[1:5]
 
-
-def read(
-    files: SplitFiles,
-    class_map: ClassMap | None,
-    faults: Faults,
-    *,
-    follow_links: bool,
-    salvage: bool = False,
-) -> AnnotationTable | None:
+def read(reading: Reading) -> AnnotationTable | None:
     """The table of a split; None where there are faults, unless what is sound is to be salvaged."""
+    files, faults = reading.files, reading.faults
     reader = _Reader(files, faults)
     for line, fields in _lines(files.annotations, faults):
         reader.take(line, fields)
@@ -42,27 +40,28 @@ def read(
     if not rows.files and not len(faults):
         faults.add("section", files.name, "at least one image of this split", "none")
     elsewhere = {name for path in files.siblings for name in _classes_of(path)}
-    names = names_for(rows.classes, elsewhere | reader.other_classes, class_map)
-    if not names:
+    names = names_for(rows.classes, elsewhere | reader.other_classes, reading.class_map)
+    if not names and not len(faults):
         faults.add("section", files.name, "at least one box", "none: no class is known")
-    ids = ids_of(names, class_map, 1, reader.first_places.__getitem__, faults)
-    sizes = check_and_size(
-        rows, files.images, faults, places.__getitem__, follow_links=follow_links, salvage=salvage
-    )
+    ids = ids_of(names, reading.class_map, 1, reader.first_places.__getitem__, faults)
+    sizes = check_and_size(rows, reading, places.__getitem__)
     boxes = rows.box_array()
     if len(boxes) and boxes.max() <= 1:
         found = "none above 1: parts of the image?"
         faults.add("number", f"line {rows.lines[0]}", "corners in pixels", found)
-    if len(faults) and not (salvage and rows.files and names):
+    if reading.ends(rows.files, names):
         return None
     position = {name: k for k, name in enumerate(names)}
     new = [position[name] for name in rows.classes]
     rows.labels = [new[label] for label in rows.labels]
+    written = corners_written(boxes.copy())
     boxes[:, 2:] -= boxes[:, :2]
     lines = np.array(rows.lines, np.int64)
     where = "line {}".format
     mended = Faults(faults.file)
-    return build_table(rows, sizes, boxes, ids, tuple(names), mended, lambda row: where(lines[row]))
+    return build_table(
+        rows, sizes, boxes, ids, tuple(names), mended, lambda row: where(lines[row]), written
+    )
 
 
 class _Reader:
@@ -80,12 +79,7 @@ class _Reader:
     def take(self, line: int, fields: list[str]) -> None:
         """Take a line; its faults are collected."""
         if self._header is None:
-            self._header = header_of(fields)
-            if self._header is None:
-                wanted = ", ".join("/".join(COLUMNS[name]) for name in NEEDED)
-                expected = f"a header with {wanted}, or 6 fields without one"
-                self._faults.add("fields", f"line {line}", expected, shown(",".join(fields)))
-                self._header = Header({}, 1, 0)
+            self._header = self._take_first(line, fields)
             if self._header.lines:
                 return
         if not self._header.number:
@@ -100,6 +94,19 @@ class _Reader:
                 self.other_classes.add(values["class"])
             return
         self._take(line, values)
+
+    def _take_first(self, line: int, fields: list[str]) -> Header:
+        """What the first line says; without columns where it has faults."""
+        header = header_of(fields)
+        if header is None:
+            wanted = ", ".join("/".join(COLUMNS[name]) for name in NEEDED)
+            expected = f"a header with {wanted}, or 6 fields without one"
+            self._faults.add("fields", f"line {line}", expected, shown(",".join(fields)))
+            return Header({}, 1, 0)
+        for word, positions in header.twice.items():
+            found = f"it as fields {' and '.join(str(k + 1) for k in positions)}"
+            self._faults.add("fields", f"line {line}", f"the column {word} once", found)
+        return Header({}, 1, 0) if header.twice else header
 
     def _take(self, line: int, values: dict[str, str]) -> None:
         place, faults = f"line {line}", self._faults
@@ -120,12 +127,8 @@ class _Reader:
             return
         label = self.rows.label_of(values["class"])
         self.first_places.setdefault(values["class"], f"{place} class")
-        self.rows.images.append(image)
-        self.rows.labels.append(label)
         x1, y1, x2, y2 = (value or 0.0 for value in numbers)
-        self.rows.boxes.append((x1, y1, x2, y2))
-        self.rows.crowd.append(False)
-        self.rows.lines.append(line)
+        self.rows.add_boxes(image, [label], [(x1, y1, x2, y2)], [line])
 
     def _image(self, place: str, values: dict[str, str]) -> int | None:
         """Position of the line's image, a new one if need be."""
@@ -137,21 +140,13 @@ class _Reader:
             found = f"{reason}: {shown(text)}" if name else "nothing"
             self._faults.add("file-name", f"{place} image", EXPECTED, found)
             return None
-        sides = [self._side(place, values, key) for key in ("height", "width")]
+        keys = ("height", "width")
+        sides = [side(values.get(key), f"{place} {key}", self._faults) for key in keys]
         self._index[text] = len(self.rows.files)
         self.rows.files.append(name)
         self.rows.sizes.append((sides[0], sides[1]))
         self.image_places.append(f"{place} image")
         return self._index[text]
-
-    def _side(self, place: str, values: dict[str, str], key: str) -> int:
-        """Pixels; 0 where it is not recorded."""
-        side = number(values.get(key) or "0")
-        if side is None or not side.is_integer() or not 0 <= side <= MAX_SIDE:
-            expected = f"a whole number of pixels from 1 to {MAX_SIDE:,}"
-            self._faults.add("image-size", f"{place} {key}", expected, shown(values[key]))
-            return MAX_SIDE
-        return int(side)
 
 
 def _relative(text: str, folder: Path) -> str:

@@ -2,7 +2,7 @@
 """Sizes of images whose annotations do not record them, read from the files' headers."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,11 +13,16 @@ from tqdm import tqdm
 from effdet import distributed
 from effdet.annotations import Faults
 from effdet.annotations.faults import Fault
-from effdet.data.images import read_size
+from effdet.data.images import read_size, silent_pillow
+from effdet.data.stored_image import Size
 from effdet.errors import DataError
 
 MAX_THREADS = 16
 """Reading waits for the disk more than for a processor."""
+
+
+PIECE = 64
+"""Images that a thread reads before it hands on their sizes."""
 
 
 def fill_sizes(
@@ -41,15 +46,12 @@ def fill_sizes(
     if not wanted:
         return
     reasons: dict[int, str] = {}
-    with ThreadPoolExecutor(min(MAX_THREADS, 4 * (os.cpu_count() or 1))) as pool:
-        found = pool.map(lambda index: _try_size(folder / names[index]), wanted)
-        disable = None if distributed.is_main() else True
-        bar = tqdm(found, "image sizes", len(wanted), leave=False, unit="image", disable=disable)
-        for index, size in zip(wanted, bar):
-            if isinstance(size, str):
-                reasons[index] = size
-            else:
-                sizes[index] = size
+    found = _read_sizes([f"{folder}/{names[index]}" for index in wanted])
+    for index, size in zip(wanted, found, strict=True):
+        if isinstance(size, str):
+            reasons[index] = size
+        else:
+            sizes[index] = size
 
     def describe(index: int) -> Fault:
         return Fault(
@@ -63,7 +65,21 @@ def fill_sizes(
     faults.add_rows(reasons, describe)
 
 
-def _try_size(path: Path) -> tuple[int, int] | str:
+def _read_sizes(paths: Sequence[str]) -> Iterator[Size | str]:
+    """The size of each image, or why there is none."""
+    pieces = [paths[start : start + PIECE] for start in range(0, len(paths), PIECE)]
+    disable = None if distributed.is_main() else True
+    with (
+        silent_pillow(),
+        ThreadPoolExecutor(min(MAX_THREADS, 4 * (os.cpu_count() or 1))) as pool,
+        tqdm(None, "image sizes", len(paths), False, unit="image", disable=disable) as bar,
+    ):
+        for found in pool.map(lambda piece: list(map(_try_size, piece)), pieces):
+            bar.update(len(found))
+            yield from found
+
+
+def _try_size(path: str) -> Size | str:
     try:
         return read_size(path)
     except DataError as error:

@@ -1,20 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """One way into the table for every format."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from effdet.annotations import (
     AnnotationError,
     AnnotationTable,
     Faults,
     collect_annotations,
+    refuse_way_out,
     salvage_annotations,
 )
 from effdet.annotations.faults import MAX_FAULTS
 from effdet.data.formats import csv_read, voc_read, yolo_read
-from effdet.data.formats.split import SplitFiles
+from effdet.data.formats.building import Reading
+from effdet.data.formats.split import Format, SplitFiles
 from effdet.errors import DataError, printable
 from effdet.structures import ClassMap
 
-READERS = {"voc": voc_read.read, "yolo": yolo_read.read, "csv": csv_read.read}
+Reader = Callable[[Reading], AnnotationTable | None]
+"""Gives the table of a split; None where there are faults, unless what is sound is salvaged."""
+
+READERS: dict[Format, Reader] = {
+    "voc": voc_read.read,
+    "yolo": yolo_read.read,
+    "csv": csv_read.read,
+}
 
 
 def read_split(
@@ -48,19 +60,10 @@ def collect_split(
     Raises:
         AnnotationError: where a file cannot be read at all, or its faults are too many.
     """
-    if files.format == "coco":
-        return collect_annotations(files.annotations)
     faults = Faults(str(files.annotations))
-    try:
-        table = READERS[files.format](files, class_map, faults, follow_links=follow_links)
-    except DataError as error:
-        if isinstance(error, AnnotationError):
-            raise
-        raise AnnotationError(str(error)) from error
-    except OSError as error:
-        name = printable(str(error.filename or files.annotations))
-        raise AnnotationError(f"{name}: cannot be read: {error.strerror or error}") from error
-    return table, faults
+    return _read(
+        Reading(files=files, class_map=class_map, faults=faults, follow_links=follow_links)
+    )
 
 
 def salvage_split(
@@ -73,14 +76,30 @@ def salvage_split(
     Raises:
         AnnotationError: where a file cannot be read at all, or its faults are too many.
     """
-    if files.format == "coco":
-        return salvage_annotations(files.annotations)
     faults = Faults(str(files.annotations), keep=MAX_FAULTS)
+    return _read(
+        Reading(files=files, class_map=None, faults=faults, follow_links=follow_links, salvage=True)
+    )
+
+
+def _read(reading: Reading) -> tuple[AnnotationTable | None, Faults]:
+    files, faults = reading.files, reading.faults
+    for path in (files.annotations, files.images, *files.siblings):
+        if refuse_way_out(path, reading.within(path), faults):
+            return None, faults
     try:
-        read = READERS[files.format]
-        table = read(files, None, faults, follow_links=follow_links, salvage=True)
+        if files.format == "coco":
+            read_json = salvage_annotations if reading.salvage else collect_annotations
+            table, faults = read_json(files.annotations)
+        else:
+            table = READERS[files.format](reading)
     except DataError as error:
         if isinstance(error, AnnotationError):
             raise
         raise AnnotationError(str(error)) from error
+    except OSError as error:
+        name = printable(str(error.filename or files.annotations))
+        raise AnnotationError(f"{name}: cannot be read: {error.strerror or error}") from error
+    if table is not None:
+        table = replace(table, data_folder=files.within(files.images, follow_links=False))
     return table, faults

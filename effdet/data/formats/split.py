@@ -35,6 +35,8 @@ class SplitFiles:
         name: ``train``, ``val``, ``test``: our word, whatever the folder calls it.
         annotations: what messages name: a JSON or CSV file, ``data.yaml``, the folder of VOC.
         images: folder that the table's file names are relative to.
+        root: the data folder, of which nothing may be a link that leads out; None where paths were
+            given by themselves.
         siblings: annotations of the data set's other splits, with which this one shares its
             classes where a format has no list of them.
     """
@@ -43,12 +45,31 @@ class SplitFiles:
     name: str
     annotations: Path
     images: Path
+    root: Path | None = None
     siblings: tuple[Path, ...] = ()
+
+    def within(self, path: Path, follow_links: bool) -> Path | None:
+        """The folder that links of ``path`` must stay in; None: they may lead anywhere."""
+        if follow_links:
+            return None
+        return self.root if self.root is not None and path.is_relative_to(self.root) else path
 
 
 def our_word(split: str) -> str:
     """``val`` for ``valid``; a word that is not known stays."""
     return next((ours for ours, words in FOLDERS.items() if split.lower() in words), split)
+
+
+def training_split(names: Iterable[str]) -> str | None:
+    """The split to train on: ``train``, one that begins so, or the only one that may be it."""
+    fit = [name for name in names if not name.startswith(("val", "test"))]
+    begin = sorted(name for name in fit if name.startswith("train"))
+    return next(iter(begin or (fit if len(fit) == 1 else [])), None)
+
+
+def validation_split(names: Iterable[str]) -> str | None:
+    """The split to validate on: ``val``, or one that begins so."""
+    return min((name for name in names if name.startswith("val")), default=None)
 
 
 def split_folders(folder: Path) -> dict[str, Path]:

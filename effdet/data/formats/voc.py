@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from effdet.data.formats.split import SplitFiles, our_word, split_folders
+from effdet.data.formats.text_fields import listed_in
+from effdet.data.image_file import IMAGE_SUFFIXES
 from effdet.errors import DataError
 from effdet.regular_file import open_regular
 
@@ -21,7 +23,6 @@ LABEL_FOLDERS = ("Annotations", "annotations")
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images")
 LISTS = Path("ImageSets") / "Main"
 SPLITS = ("train", "val", "trainval", "test")
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 
 _ROOT = re.compile(rb"<annotation[\s/>]")
 _FLAG = re.compile(r"\s+-?[01]$")
@@ -68,6 +69,7 @@ def find(folder: Path) -> dict[str, SplitFiles]:
                 name=name,
                 annotations=root,
                 images=image_folder(root),
+                root=folder,
                 siblings=tuple(other for other in roots.values() if other != root),
             )
             for name, root in roots.items()
@@ -75,9 +77,20 @@ def find(folder: Path) -> dict[str, SplitFiles]:
     names = [name for name in SPLITS if (folder / LISTS / f"{name}.txt").is_file()] or ["train"]
     images = image_folder(folder)
     return {
-        name: SplitFiles(format="voc", name=our_word(name), annotations=folder, images=images)
+        name: SplitFiles(
+            format="voc", name=our_word(name), annotations=folder, images=images, root=folder
+        )
         for name in names
     }
+
+
+def opened_by(files: SplitFiles) -> Iterator[Path]:
+    """The folders and lists, also of other splits, in which the XML files of a split are found."""
+    for root in (files.annotations, *files.siblings):
+        yield label_folder(root)
+    for name in SPLITS:
+        if (path := files.annotations / LISTS / f"{name}.txt").is_file():
+            yield path
 
 
 def part_of(files: SplitFiles) -> Part:
@@ -113,17 +126,6 @@ def _listed_stems(path: Path, labels: Path) -> list[str]:
     return [line if line in there else _FLAG.sub("", line) for line in lines]
 
 
-def listed_in(path: Path) -> Iterator[str]:
-    """The lines of a list without blanks around, empty ones included.
-
-    Raises:
-        DataError: where it cannot be read.
-    """
-    with open_regular(path, "list of images", DataError, 1 << 28) as file:
-        for line in file.read().decode("utf-8", "replace").split("\n"):
-            yield line.strip()
-
-
 def label_folder(root: Path) -> Path:
     """Where the XML files are: in a folder for them, or in ``root``."""
     found = (root / name for name in LABEL_FOLDERS)
@@ -157,7 +159,7 @@ def images_in(folder: Path) -> dict[str, list[str]]:
         return {}
     for name in names:
         stem, suffix = os.path.splitext(name)  # noqa: PTH122 - of thousands of names
-        if suffix.lower() in SUFFIXES:
+        if suffix.lower() in IMAGE_SUFFIXES:
             found.setdefault(stem, []).append(name)
     return found
 

@@ -7,64 +7,66 @@ Exporters such as Roboflow and CVAT write edges from 0 instead. A 0, which VOC c
 say it itself: ``<coordinates>1-based</coordinates>``.
 """
 
+from pathlib import Path
+
 import numpy as np
 
-from effdet.annotations import AnnotationTable, Faults, FileLooker, fault_of_name
-from effdet.annotations.rows import MAX_SIDE
+from effdet.annotations import (
+    AnnotationTable,
+    Faults,
+    FileLooker,
+    fault_of_name,
+    links,
+    refuse_way_out,
+)
 from effdet.annotations.table import Ids
-from effdet.data.formats.building import Rows, build_table, check_and_size
-from effdet.data.formats.class_ids import ids_of, is_name, names_for
-from effdet.data.formats.split import SplitFiles
-from effdet.data.formats.voc import Part, images_in, other_parts, part_of
-from effdet.data.formats.voc_xml import (
+from effdet.data.formats.building import (
     CORNERS,
+    Reading,
+    Rows,
+    build_table,
+    check_and_size,
+    corners_written,
+)
+from effdet.data.formats.class_ids import ids_of, is_name, names_for
+from effdet.data.formats.text_fields import number, side
+from effdet.data.formats.voc import Part, images_in, opened_by, other_parts, part_of
+from effdet.data.formats.voc_xml import (
     ORIGIN,
     XmlFaultError,
     XmlFile,
     box_of,
-    number,
     read_xml,
 )
 from effdet.errors import DataError, shown
-from effdet.structures import ClassMap
 
+_CORNERS = tuple(f"bndbox/{key}" for key in CORNERS)
 ORIGINS = {"1-based": 1, "0-based": 0}
 
 
-def read(
-    files: SplitFiles,
-    class_map: ClassMap | None,
-    faults: Faults,
-    *,
-    follow_links: bool,
-    salvage: bool = False,
-) -> AnnotationTable | None:
+def read(reading: Reading) -> AnnotationTable | None:
     """The table of a split; None where there are faults, unless what is sound is to be salvaged."""
+    files, faults = reading.files, reading.faults
+    if any(refuse_way_out(path, reading.within(path), faults) for path in opened_by(files)):
+        return None
     part = part_of(files)
-    reader = _Reader(files, part, faults, follow_links)
+    reader = _Reader(reading, part)
     for number_in_list, stem in enumerate(part.stems, start=1):
         reader.take(stem, number_in_list)
     if not part.stems:
         faults.add("section", str(part.list_file or part.labels), "at least one image", "none")
     names, counts_from_0 = set(reader.rows.classes), reader.counts_from_0
     for other in other_parts(files):
-        more, zero = _survey(other, follow_links)
+        more, zero = _survey(other, reading.within(other.labels))
         names |= more
         counts_from_0 |= zero
     places = [f"{stem}.xml" for stem in reader.stems]
-    sizes = check_and_size(
-        reader.rows,
-        files.images,
-        faults,
-        places.__getitem__,
-        follow_links=follow_links,
-        salvage=salvage,
-    )
-    order = names_for(reader.rows.classes, names, class_map)
-    ids = ids_of(order, class_map, 1, reader.first_places.__getitem__, faults)
+    sizes = check_and_size(reader.rows, reading, places.__getitem__)
+    order = names_for(reader.rows.classes, names, reading.class_map)
+    ids = ids_of(order, reading.class_map, 1, reader.first_places.__getitem__, faults)
     if not order:
         faults.add("section", str(part.labels), "at least one object", "none: no class is known")
-    if len(faults) and not (salvage and reader.rows.files and order):
+    if reading.ends(reader.rows.files, order):
         return None
     return reader.table(sizes, 0 if counts_from_0 else 1, order, ids)
 
@@ -72,12 +74,12 @@ def read(
 class _Reader:
     """Collects the objects of a split's files."""
 
-    def __init__(self, files: SplitFiles, part: Part, faults: Faults, follow_links: bool) -> None:
+    def __init__(self, reading: Reading, part: Part) -> None:
         self.rows, self.stems = Rows(), list[str]()
         self.counts_from_0, self.first_places = False, dict[str, str]()
-        self._files, self._part, self._faults = files, part, faults
-        self._images = images_in(files.images)
-        self._look = FileLooker(part.labels, follow_links)
+        self._part, self._faults = part, reading.faults
+        self._images = images_in(reading.files.images)
+        self._look = FileLooker(part.labels, reading.within(part.labels))
         self._texts: list[dict[str, str]] = []
         self._origins: list[int | None] = []
 
@@ -90,8 +92,10 @@ class _Reader:
         kind, reason = self._look.fault_of_file(f"{stem}.xml")
         if kind:
             place = f"{self._part.list_file}:{line}" if self._part.list_file else f"{stem}.xml"
-            kind = "label-file" if kind == "missing-file" else kind
-            self._faults.add(kind, place, f"{stem}.xml in {self._part.labels}", reason)
+            if kind == "missing-file":
+                self._faults.add("label-file", place, f"{stem}.xml in {self._part.labels}", reason)
+            else:
+                self._faults.add(kind, place, links.EXPECTED, reason)
             return
         try:
             content = read_xml(self._part.labels / f"{stem}.xml")
@@ -107,16 +111,21 @@ class _Reader:
         rows, texts = self.rows, content.texts
         self.stems.append(stem)
         rows.files.append(self._image_of(stem, texts.get("filename", "")))
-        rows.sizes.append((self._side(stem, texts, "height"), self._side(stem, texts, "width")))
+        height, width = (
+            side(texts.get(key), f"{stem}.xml {key}", self._faults)
+            for key in ("size/height", "size/width")
+        )
+        rows.sizes.append((height, width))
         origin = ORIGINS.get(texts.get(ORIGIN, ""))
         for line, found in enumerate(content.objects, start=1):
-            if self._is_sound(f"{stem}.xml object {line}", found):
+            corners = _corners(found)
+            if self._is_sound(f"{stem}.xml object {line}", found, corners):
                 crowd = found.get("difficult", "0") == "1"
                 self.first_places.setdefault(found["name"], f"{stem}.xml object {line} name")
                 rows.add_box(rows.label_of(found["name"]), (0, 0, 0, 0), line, crowd)
                 self._texts.append(found)
                 self._origins.append(origin)
-                self.counts_from_0 |= origin is None and _has_zero(found)
+                self.counts_from_0 |= origin is None and 0 in corners[:2]
 
     def _image_of(self, stem: str, file_name: str) -> str:
         """The image of the same name; the one that the file names where there is none or two."""
@@ -130,24 +139,14 @@ class _Reader:
             return found[0]
         return file_name or f"{stem}.jpg"
 
-    def _side(self, stem: str, texts: dict[str, str], key: str) -> int:
-        """Pixels; 0 where it is not recorded."""
-        side = number(texts.get(f"size/{key}") or "0")
-        if side is None or not side.is_integer() or not 0 <= side <= MAX_SIDE:
-            place = f"{stem}.xml size/{key}"
-            expected = f"a whole number of pixels from 1 to {MAX_SIDE:,}"
-            self._faults.add("image-size", place, expected, shown(texts[f"size/{key}"]))
-            return MAX_SIDE
-        return int(side)
-
-    def _is_sound(self, place: str, texts: dict[str, str]) -> bool:
+    def _is_sound(self, place: str, texts: dict[str, str], corners: list[float | None]) -> bool:
         faults = self._faults
         before = len(faults)
         if not is_name(name := texts.get("name")):
             faults.add("category-name", f"{place} name", "a text", shown(name or "nothing"))
-        for key in CORNERS:
-            text = texts.get(f"bndbox/{key}")
-            if text is None or number(text) is None:
+        for key, corner in zip(CORNERS, corners, strict=True):
+            if corner is None:
+                text = texts.get(f"bndbox/{key}")
                 found = "nothing" if text is None else shown(text)
                 faults.add("box", f"{place} bndbox/{key}", "a finite number of pixels", found)
         if texts.get("difficult", "0") not in ("0", "1"):
@@ -166,10 +165,11 @@ class _Reader:
         position = {name: k for k, name in enumerate(order)}
         new = [position[name] for name in rows.classes]
         rows.labels = [new[label] for label in rows.labels]
-        rows.boxes = [
-            box_of(texts, origin if stated is None else stated)
-            for texts, stated in zip(self._texts, self._origins, strict=True)
-        ]
+        origins = [origin if stated is None else stated for stated in self._origins]
+        rows.boxes = [box_of(*pair) for pair in zip(self._texts, origins, strict=True)]
+        boxes = rows.box_array()
+        start = boxes[:, :2] + np.array(origins, np.float64).reshape(-1, 1)
+        written = corners_written(np.concatenate([start, boxes[:, :2] + boxes[:, 2:]], axis=1))
         images, lines = np.array(rows.images, np.int64), np.array(rows.lines, np.int64)
         stems = self.stems
 
@@ -177,16 +177,16 @@ class _Reader:
             return f"{stems[images[row]]}.xml object {lines[row]}"
 
         mended = Faults(self._faults.file)
-        return build_table(rows, sizes, rows.box_array(), ids, tuple(order), mended, where)
+        return build_table(rows, sizes, boxes, ids, tuple(order), mended, where, written)
 
 
-def _survey(part: Part, follow_links: bool) -> tuple[set[str], bool]:
+def _survey(part: Part, within: Path | None) -> tuple[set[str], bool]:
     """Class names of other files of the data set, and whether their pixels are counted from 0.
 
     What is wrong with them is told where their own split is read.
     """
     names, zero = set(), False
-    look = FileLooker(part.labels, follow_links)
+    look = FileLooker(part.labels, within)
     for stem in part.stems:
         if fault_of_name(f"{stem}.xml") is not None or look.fault_of_file(f"{stem}.xml")[0]:
             continue
@@ -196,9 +196,10 @@ def _survey(part: Part, follow_links: bool) -> tuple[set[str], bool]:
             continue
         names |= {name for found in content.objects if is_name(name := found.get("name"))}
         if ORIGIN not in content.texts:
-            zero |= any(map(_has_zero, content.objects))
+            zero |= any(0 in _corners(found)[:2] for found in content.objects)
     return {name for name in names if name is not None}, zero
 
 
-def _has_zero(texts: dict[str, str]) -> bool:
-    return any(number(texts.get(f"bndbox/{key}", "")) == 0 for key in CORNERS[:2])
+def _corners(texts: dict[str, str]) -> list[float | None]:
+    """The corners of an object; None for what is no number."""
+    return [number(texts.get(key, "")) for key in _CORNERS]

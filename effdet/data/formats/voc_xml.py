@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
+from effdet.data.formats.building import CORNERS
 from effdet.errors import DataError, one_line
-from effdet.regular_file import open_regular
+from effdet.regular_file import read_regular
 
 MAX_BYTES = 10_000_000
 """Size of an XML file that is read: tens of thousands of objects."""
 
 MAX_DEPTH = 50
 """Elements within one another."""
-
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 ORIGIN = "coordinates"
 """Element that says how pixels are counted: ``1-based`` or ``0-based``."""
@@ -57,8 +56,7 @@ def read_xml(path: Path) -> XmlFile:
         XmlFaultError: where it is none.
         DataError: where it cannot be read.
     """
-    with open_regular(path, "annotation file", DataError, MAX_BYTES) as file:
-        content = file.read(MAX_BYTES)
+    content = read_regular(path, "annotation file", DataError, MAX_BYTES)
     collector = _Collector()
     parser = expat.ParserCreate()
     parser.buffer_text = True
@@ -73,15 +71,6 @@ def read_xml(path: Path) -> XmlFile:
     except (ValueError, LookupError) as error:  # of an encoding that Python does not have
         raise XmlFaultError("xml", "XML in UTF-8", one_line(error)) from error
     return collector.file
-
-
-def number(text: str) -> float | None:
-    """A finite number below 10^9; None where the text is none."""
-    with contextlib.suppress(ValueError):
-        value = float(text)
-        if abs(value) < 1e9 and "_" not in text:
-            return value
-    return None
 
 
 def box_of(texts: dict[str, str], origin: int) -> tuple[float, float, float, float]:

@@ -3,7 +3,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,51 +11,36 @@ import numpy as np
 
 from effdet.annotations import AnnotationTable
 from effdet.annotations.rows import NO_ID
-from effdet.files import write_atomically
+from effdet.data.formats.writing import Part
 
 ONE_FOLDER = False
-"""Whether the images of all splits lie in one folder."""
 
 
 def image_folder(split: str) -> str:
-    """Where a split's images go, relative to the data folder."""
+    """``{split}/``."""
     return split
 
 
-def write(folder: Path, split: str, table: AnnotationTable, names: Sequence[str]) -> Counter[str]:
-    """Write the annotations of a split.
-
-    Args:
-        folder: the data folder.
-        split: its name.
-        table: the annotations.
-        names: ``[N]`` file names of the images in their folder.
-
-    Returns:
-        What cannot be held, by words: here nothing.
-    """
-
-    def fill(file: BinaryIO) -> None:
-        file.write(b'{"info": {"description": "written by effdet convert-data"},\n')
-        for key, rows in (
-            ("images", _images(table, names)),
-            ("annotations", _annotations(table)),
-            ("categories", _categories(table)),
-        ):
-            file.write(f' "{key}": ['.encode())
-            for number, row in enumerate(rows):
-                file.write((",\n  " if number else "\n  ").encode() + json.dumps(row).encode())
-            file.write(b"\n ]" + (b"}\n" if key == "categories" else b",\n"))
-
-    path = folder / "annotations" / f"instances_{split}.json"
-    path.parent.mkdir(exist_ok=True)
-    write_atomically(path, fill)
+def write(folder: Path, parts: Sequence[Part]) -> Counter[str]:
+    """Write the annotations of all splits; nothing is lost."""
+    (folder / "annotations").mkdir()
+    for part in parts:
+        with (folder / "annotations" / f"instances_{part.name}.json").open("wb") as file:
+            _write_json(file, part)
     return Counter()
 
 
-def finish(folder: Path, tables: Mapping[str, AnnotationTable]) -> Counter[str]:
-    """Write what belongs to all splits: nothing; nothing is lost."""
-    return Counter()
+def _write_json(file: BinaryIO, part: Part) -> None:
+    file.write(b'{"info": {"description": "written by effdet convert-data"},\n')
+    for key, rows in (
+        ("images", _images(part.table, part.file_names)),
+        ("annotations", _annotations(part.table)),
+        ("categories", _categories(part.table)),
+    ):
+        file.write(f' "{key}": ['.encode())
+        for number, row in enumerate(rows):
+            file.write((",\n  " if number else "\n  ").encode() + json.dumps(row).encode())
+        file.write(b"\n ]" + (b"}\n" if key == "categories" else b",\n"))
 
 
 def _images(table: AnnotationTable, names: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ Corners are pixels from 1 that belong to the box, as the devkit has them, with a
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -13,6 +13,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from effdet.annotations import AnnotationTable
+from effdet.data.formats.building import CORNERS
 from effdet.data.formats.class_ids import is_name
 from effdet.data.formats.losses import (
     lost_areas,
@@ -21,56 +22,50 @@ from effdet.data.formats.losses import (
     order_by_image,
 )
 from effdet.data.formats.voc import LISTS
-from effdet.data.formats.voc_xml import CORNERS, ORIGIN
+from effdet.data.formats.voc_xml import ORIGIN
+from effdet.data.formats.writing import Part
 from effdet.errors import DataError, shown
-from effdet.files import replace_text
 
 ONE_FOLDER = True
-"""Whether the images of all splits lie in one folder."""
 
 
 def image_folder(split: str) -> str:
-    """Where a split's images go, relative to the data folder."""
+    """``JPEGImages/``, of all splits."""
     return "JPEGImages"
 
 
-def write(folder: Path, split: str, table: AnnotationTable, names: Sequence[str]) -> Counter[str]:
-    """Write the annotations of a split.
+def write(folder: Path, parts: Sequence[Part]) -> Counter[str]:
+    """Write XML files and lists; refuses classes that no XML file can name."""
+    lost = _lost_classes([part.table for part in parts])
+    (folder / "Annotations").mkdir()
+    (folder / LISTS).mkdir(parents=True)
+    for part in parts:
+        _write_files(folder / "Annotations", part)
+        stems = "".join(f"{Path(name).stem}\n" for name in part.file_names)
+        (folder / LISTS / f"{part.name}.txt").write_text(stems, encoding="utf-8")
+        lost += lost_ids(part.table, np.arange(len(part.file_names))) + lost_areas(part.table)
+    return lost
 
-    Args:
-        folder: the data folder.
-        split: its name.
-        table: the annotations.
-        names: ``[N]`` file names of the images in their folder.
 
-    Returns:
-        What cannot be held, by words.
-
-    Raises:
-        DataError: for a class that no XML file can name.
-    """
+def _write_files(folder: Path, part: Part) -> None:
+    table, names = part.table, part.file_names
     for name in table.category_names:
         if not is_name(name) or not name.isprintable():
             raise DataError(f"{table.name}: the class name {shown(name)} cannot stand in XML")
-    (folder / "Annotations").mkdir(exist_ok=True)
-    (folder / LISTS).mkdir(parents=True, exist_ok=True)
     order = order_by_image(table)
     ends = np.searchsorted(table.image_index[order], np.arange(len(names) + 1))
     for index, name in enumerate(names):
         rows = order[ends[index] : ends[index + 1]].tolist()
-        path = folder / "Annotations" / f"{Path(name).stem}.xml"
-        path.write_text(_xml(table, index, name, rows), encoding="utf-8")
-    stems = "".join(f"{Path(name).stem}\n" for name in names)
-    replace_text(folder / LISTS / f"{split}.txt", stems)
-    return lost_ids(table, np.arange(len(names))) + lost_areas(table)
+        text = _xml(table, index, name, rows)
+        (folder / f"{Path(name).stem}.xml").write_text(text, encoding="utf-8")
 
 
-def finish(folder: Path, tables: Mapping[str, AnnotationTable]) -> Counter[str]:
-    """Write what belongs to all splits, nothing, and say what of their classes is lost."""
-    table = next(iter(tables.values()))
+def _lost_classes(tables: Sequence[AnnotationTable]) -> Counter[str]:
+    """What of the classes, which all splits share, no file says."""
+    table = tables[0]
     used = {
         found.category_names[k]
-        for found in tables.values()
+        for found in tables
         for k in np.unique(found.category_index).tolist()
     }
     position = {name: k for k, name in enumerate(sorted(used), start=1)}

@@ -4,41 +4,61 @@
 Boxes are cut to their images, since readers refuse an image with a number above 1.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from effdet.annotations import AnnotationTable, fit_boxes
 from effdet.data.formats.losses import lost_areas, lost_category_ids, lost_ids
-from effdet.files import replace_text
+from effdet.data.formats.writing import Part
+from effdet.errors import DataError, shown
 from effdet.yaml_file import dump_yaml
 
 ONE_FOLDER = False
-"""Whether the images of all splits lie in one folder."""
 
 DIGITS = 12
 """Of a number: an error below a millionth of a pixel in an image of a million pixels a side."""
 
 
 def image_folder(split: str) -> str:
-    """Where a split's images go, relative to the data folder."""
+    """``images/{split}/``."""
     return f"images/{split}"
 
 
-def write(folder: Path, split: str, table: AnnotationTable, names: Sequence[str]) -> Counter[str]:
-    """Write the labels of a split.
+def write(folder: Path, parts: Sequence[Part]) -> Counter[str]:
+    """Write label files and ``data.yaml``, with the classes in rising order of their ids.
 
-    Args:
-        folder: the data folder.
-        split: its name.
-        table: the annotations.
-        names: ``[N]`` file names of the images in their folder.
-
-    Returns:
-        What cannot be held, by words.
+    Refuses two classes of one name.
     """
+    table, lost = parts[0].table, Counter[str]()
+    _check_names(table)
+    for part in parts:
+        lost += _write_labels(folder / "labels" / part.name, part)
+    names = [table.category_names[k] for k in np.argsort(table.category_ids)]
+    content = {part.name: image_folder(part.name) for part in parts}
+    text = dump_yaml(content | {"nc": len(names), "names": names})
+    (folder / "data.yaml").write_text(text, encoding="utf-8")
+    return lost + lost_category_ids(table, np.argsort(np.argsort(table.category_ids)))
+
+
+def _check_names(table: AnnotationTable) -> None:
+    ids_of = defaultdict(list)
+    for category_id, name in zip(table.category_ids.tolist(), table.category_names, strict=True):
+        ids_of[name].append(category_id)
+    for name, ids in ids_of.items():
+        if len(ids) > 1:
+            raise DataError(
+                f"{table.name}: {len(ids)} classes have the name {shown(name)} (ids "
+                f"{', '.join(map(str, ids))}); join them or name them apart: data.yaml has a name "
+                "for each class"
+            )
+
+
+def _write_labels(folder: Path, part: Part) -> Counter[str]:
+    """Write the label files of a split; what of it is lost."""
+    table, names = part.table, part.file_names
     fitted = fit_boxes(table)
     kept = np.flatnonzero(fitted.keep & ~table.crowd)
     index_of = np.argsort(np.argsort(table.category_ids))  # classes in rising order of the ids
@@ -51,22 +71,13 @@ def write(folder: Path, split: str, table: AnnotationTable, names: Sequence[str]
         table.image_index[kept].tolist(), labels.tolist(), values.tolist()
     ):
         lines[image].append(" ".join([str(label), *(f"{value:.{DIGITS}g}" for value in row)]))
+    folder.mkdir(parents=True)
     for name, found in zip(names, lines, strict=True):
-        path = folder / "labels" / split / Path(name).with_suffix(".txt")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{line}\n" for line in found), encoding="utf-8")
+        text = "".join(f"{line}\n" for line in found)
+        (folder / Path(name).with_suffix(".txt")).write_text(text, encoding="utf-8")
     order = np.array(sorted(range(len(names)), key=lambda index: names[index].split("/")))
     lost = lost_ids(table, order) + lost_areas(table)
     lost["crowd regions, left out"] = int((table.crowd & fitted.keep).sum())
     lost["boxes without area or outside their images, left out"] = int((~fitted.keep).sum())
     lost["boxes cut to their images"] = fitted.count("box-clipped")
     return lost
-
-
-def finish(folder: Path, tables: Mapping[str, AnnotationTable]) -> Counter[str]:
-    """Write ``data.yaml``, with the classes in rising order of their ids; what of these is lost."""
-    table = next(iter(tables.values()))
-    names = [table.category_names[k] for k in np.argsort(table.category_ids)]
-    content = {split: image_folder(split) for split in tables}
-    replace_text(folder / "data.yaml", dump_yaml(content | {"nc": len(names), "names": names}))
-    return lost_category_ids(table, np.argsort(np.argsort(table.category_ids)))

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from effdet.annotations import Faults, fault_of_name
+from effdet.annotations import Faults, fault_of_name, refuse_way_out
 from effdet.annotations.faults import shown_value
 from effdet.annotations.image_files import EXPECTED
 from effdet.data.formats.class_ids import is_name
 from effdet.data.formats.split import FOLDERS, SplitFiles
-from effdet.data.formats.voc import SUFFIXES, listed_in
+from effdet.data.formats.text_fields import listed_in
+from effdet.data.image_file import IMAGE_SUFFIXES
 from effdet.errors import DataError, UsageError, shown
 from effdet.regular_file import open_regular
 from effdet.yaml_file import Entry, read_yaml
@@ -78,7 +79,9 @@ def find_in(file: Path) -> dict[str, SplitFiles]:
     """
     dataset = open_dataset(file)
     return {
-        name: SplitFiles(format="yolo", name=name, annotations=file, images=dataset.root)
+        name: SplitFiles(
+            format="yolo", name=name, annotations=file, images=dataset.root, root=file.parent
+        )
         for name in FOLDERS
         if dataset.entry(name) is not None
     }
@@ -144,21 +147,35 @@ def class_names(dataset: Dataset, faults: Faults) -> tuple[str, ...]:
     for number, name in enumerate(names):
         if not is_name(name):
             faults.add("class-names", f"{_at(entry)}[{number}]", "a name", shown_value(name))
+        elif (first := names.index(name)) < number:
+            found = f"{shown_value(name)}, as at [{first}]"
+            faults.add("same-name", f"{_at(entry)}[{number}]", "a name of its own", found)
     if count is not None and names and count.value != len(names):
         found = f"{len(names)} names"
         faults.add("class-names", _at(entry), f"{shown_value(count.value)} (nc) names", found)
     return tuple(name if is_name(name) else shown_value(name) for name in names)
 
 
-def image_names(dataset: Dataset, split: str, faults: Faults) -> tuple[list[str], list[str]]:
-    """File names of a split's images, relative to the root, and where each one stands."""
+def image_names(
+    dataset: Dataset, split: str, within: Path | None, faults: Faults
+) -> tuple[list[str], list[str]]:
+    """File names of a split's images, relative to the root, and where each one stands.
+
+    Args:
+        dataset: the data set.
+        split: our word for it.
+        within: the folder that folders and lists must stay in; None: they may be links out of it.
+        faults: collects.
+    """
     entry = dataset.entry(split)
     if entry is None:
         faults.add("section", split, "a folder or a list of images", "no such key")
         return [], []
     names, places = [], []
     for item in entry.value if isinstance(entry.value, list) else [entry.value]:
-        for name, place in _images_of(dataset, str(item), f"{_at(entry)} ({split})", faults):
+        place = f"{_at(entry)} ({split})"
+        path = _path_of(dataset, str(item), place, within, faults)
+        for name, place in () if path is None else _images_of(dataset, path, faults):
             names.append(name)
             places.append(place)
     if not names and not len(faults):
@@ -175,22 +192,31 @@ def label_name(name: str) -> str:
     return os.path.splitext(name)[0] + ".txt"  # noqa: PTH122 - of thousands of names
 
 
-def _images_of(
-    dataset: Dataset, item: str, place: str, faults: Faults
-) -> Iterator[tuple[str, str]]:
-    """Images of a folder, or of a list, each with the place where it stands."""
+def _path_of(
+    dataset: Dataset, item: str, place: str, within: Path | None, faults: Faults
+) -> Path | None:
+    """The folder or list that an entry names; None where there is none that may be read."""
     inner = inside(dataset.root, item)
     if inner is None:
         faults.add("file-name", place, f"a path within {dataset.root}", shown(item))
-        return
+        return None
     path = dataset.root / inner
-    if path.is_dir():
-        for name in _files_in(path, "" if inner == "." else f"{inner}/"):
-            yield name, name
-    elif path.suffix == ".txt" and path.is_file():
-        yield from _listed(dataset, path, faults)
-    else:
+    if refuse_way_out(path, within, faults):
+        return None
+    if not path.is_dir() and not (path.suffix == ".txt" and path.is_file()):
         faults.add("missing-file", place, "a folder or a list of images", f"no such: {shown(item)}")
+        return None
+    return path
+
+
+def _images_of(dataset: Dataset, path: Path, faults: Faults) -> Iterator[tuple[str, str]]:
+    """Images of a folder, or of a list, each with the place where it stands."""
+    if not path.is_dir():
+        yield from _listed(dataset, path, faults)
+        return
+    inner = path.relative_to(dataset.root).as_posix()
+    for name in _files_in(path, "" if inner == "." else f"{inner}/"):
+        yield name, name
 
 
 def _listed(dataset: Dataset, path: Path, faults: Faults) -> Iterator[tuple[str, str]]:
@@ -212,7 +238,7 @@ def _files_in(folder: Path, prefix: str) -> Iterator[str]:
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             yield from _files_in(folder / entry.name, f"{prefix}{entry.name}/")
-        elif Path(entry.name).suffix.lower() in SUFFIXES:
+        elif entry.name.lower().endswith(IMAGE_SUFFIXES):
             yield prefix + entry.name
 
 

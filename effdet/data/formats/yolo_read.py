@@ -6,25 +6,24 @@ height, from 0 to 1; or ``class x1 y1 x2 y2 x3 y3 ...``, a polygon, of which the
 taken. An image without a label file has no boxes.
 """
 
-from pathlib import Path
+from typing import cast
 
 import numpy as np
 
-from effdet.annotations import AnnotationTable, Faults, FileLooker
+from effdet.annotations import AnnotationTable, Faults, FileLooker, links
 from effdet.annotations.table import Floats, Ids
 from effdet.data.formats.building import (
     Box,
+    Reading,
     Rows,
     build_table,
     check_and_size,
     count_mended,
 )
 from effdet.data.formats.class_ids import ids_of
-from effdet.data.formats.split import SplitFiles
 from effdet.data.formats.yolo import class_names, image_names, label_name, open_dataset
 from effdet.errors import DataError, shown
-from effdet.regular_file import open_regular
-from effdet.structures import ClassMap
+from effdet.regular_file import read_regular
 
 MAX_BYTES = 50_000_000
 """Size of a label file that is read."""
@@ -35,59 +34,50 @@ LEAST, MOST = -1.0, 2.0
 EXPECTED = "a class and 4 numbers (x y width height), or a class and 3 or more points"
 
 
-def read(
-    files: SplitFiles,
-    class_map: ClassMap | None,
-    faults: Faults,
-    *,
-    follow_links: bool,
-    salvage: bool = False,
-) -> AnnotationTable | None:
+def read(reading: Reading) -> AnnotationTable | None:
     """The table of a split; None where there are faults, unless what is sound is to be salvaged."""
+    files, faults = reading.files, reading.faults
+    within = reading.within(files.images)
     dataset = open_dataset(files.annotations)
     names = class_names(dataset, faults)
-    images, places = image_names(dataset, files.name, faults)
-    ids = ids_of(names, class_map, 0, lambda _: "names", faults)
+    images, places = image_names(dataset, files.name, within, faults)
+    ids = ids_of(names, reading.class_map, 0, lambda _: "names", faults)
     rows, mended = Rows(), Faults(faults.file)
     rows.sizes = [(0, 0)] * len(images)
     rows.files = images
-    sizes = check_and_size(
-        rows, dataset.root, faults, places.__getitem__, follow_links=follow_links, salvage=salvage
-    )
-    if len(faults) and not (salvage and images and names):
+    sizes = check_and_size(rows, reading, places.__getitem__)
+    if reading.ends(images, names):
         return None
-    labels = _Labels(dataset.root, len(names), rows, faults, mended, follow_links)
+    labels = _Labels(reading, len(names), rows, mended)
     found = [labels.take(index, name) for index, name in enumerate(images)]
     if not any(found):
         expected = f"label files such as {label_name(images[0])}"
         faults.add("label-file", files.name, expected, f"not one for {len(images):,} images")
-    if len(faults) and not salvage:
+    if reading.ends():
         return None
-    rows.keep_boxes([bool(sizes[index].all()) for index in rows.images])
+    sized = np.all(sizes, axis=1)
+    rows.keep_boxes(sized[np.array(rows.images, np.int64)].tolist())
     image_index, lines = np.array(rows.images, np.int64), np.array(rows.lines, np.int64)
 
     def where(row: int) -> str:
         return f"{label_name(images[image_index[row]])}:{lines[row]}"
 
-    boxes = _in_pixels(rows.box_array(), sizes[image_index])
-    return build_table(rows, sizes, boxes, ids, names, mended, where)
+    def written(row: int) -> str:
+        return " ".join(f"{value:.10g}" for value in parts[row].tolist())
+
+    parts = rows.box_array()
+    boxes = _in_pixels(parts, sizes[image_index])
+    return build_table(rows, sizes, boxes, ids, names, mended, where, written)
 
 
 class _Labels:
     """Reads label files into rows."""
 
-    def __init__(
-        self,
-        root: Path,
-        num_classes: int,
-        rows: Rows,
-        faults: Faults,
-        mended: Faults,
-        follow_links: bool,
-    ) -> None:
-        self._root, self._num_classes = root, num_classes
-        self._look = FileLooker(root, follow_links)
-        self._rows, self._faults, self._mended = rows, faults, mended
+    def __init__(self, reading: Reading, num_classes: int, rows: Rows, mended: Faults) -> None:
+        self._root, self._num_classes = reading.files.images, num_classes
+        self._look = FileLooker(self._root, reading.within(self._root))
+        self._rows, self._faults, self._mended = rows, reading.faults, mended
+        self._links: set[str] = set()
 
     def take(self, index: int, image: str) -> bool:
         """Read the label file of an image; whether there is one."""
@@ -96,25 +86,44 @@ class _Labels:
         if kind == "missing-file":
             return False
         if kind:
-            expected = "a file within the data folder (--follow-links lets links lead out)"
-            self._faults.add(kind, name, expected, reason)
+            if reason not in self._links:  # of a folder, that of all its files
+                self._faults.add(kind, name, links.EXPECTED, reason)
+            self._links.add(reason)
             return True
         try:
-            with open_regular(self._root / name, "label file", DataError, MAX_BYTES) as file:
-                text = file.read(MAX_BYTES).decode()
+            text = read_regular(f"{self._root}/{name}", "label file", DataError, MAX_BYTES).decode()
         except UnicodeDecodeError as error:
             self._faults.add("encoding", name, "text in UTF-8", f"byte {error.start}")
             return True
         except DataError as error:
             self._faults.add("label-file", name, "a file that can be read", str(error))
             return True
-        for line, words in enumerate(text.split("\n"), start=1):
-            if fields := words.split():
-                self._take_line(index, name, line, fields)
+        words = [line.split() for line in text.split("\n")]
+        if not self._take_plain(index, words):
+            for line, fields in enumerate(words, start=1):
+                if fields:
+                    self._take_line(index, name, line, fields)
+        return True
+
+    def _take_plain(self, index: int, words: list[list[str]]) -> bool:
+        """Take a file in which every line is a box as it should be; False where one is not."""
+        lines = [line for line, fields in enumerate(words, start=1) if fields]
+        found = [fields for fields in words if fields]
+        if any(len(fields) != 5 or not fields[0].isdecimal() for fields in found):
+            return False
+        try:
+            labels = [int(fields[0]) for fields in found]
+            boxes = [tuple(map(float, fields[1:])) for fields in found]
+        except ValueError:
+            return False
+        if labels and max(labels) >= self._num_classes:
+            return False
+        if not all(LEAST <= value <= MOST for box in boxes for value in box):
+            return False
+        self._rows.add_boxes(index, labels, cast(list[Box], boxes), lines)
         return True
 
     def _take_line(self, index: int, name: str, line: int, fields: list[str]) -> None:
-        rows = self._rows
         try:
             label, values = int(fields[0]), list(map(float, fields[1:]))
         except ValueError:
@@ -132,11 +141,7 @@ class _Labels:
             if len(values) > 4:
                 found = f"{len(values) // 2} points"
                 count_mended(self._mended, "polygon", f"{name}:{line}", "a box", found)
-            rows.images.append(index)
-            rows.labels.append(label)
-            rows.boxes.append(_box(values))
-            rows.lines.append(line)
-            rows.crowd.append(False)
+            self._rows.add_boxes(index, [label], [_box(values)], [line])
 
     def _mend_line(self, name: str, line: int, fields: list[str]) -> tuple[int, list[float]]:
         """The line again, where a class may be written ``3.0``; what is no number is a fault."""

@@ -117,11 +117,39 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str, kind: str, place: str)
     assert train_faults(folder)[0][:2] == (kind, place)
 
 
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        (
+            "filename,xmin,ymin,xmax,ymax,class,XMIN",
+            "the column xmin once, found it as fields 2 and 7",
+        ),
+        ("class,filename,x1,y1,x2,y2,class", "the column class once, found it as fields 1 and 7"),
+    ],
+)
+def test_a_column_that_stands_there_twice_is_refused_with_both_places(
+    tmp_path: Path, header: str, found: str
+) -> None:
+    folder = csv_folder(tmp_path, f"{header}\na.jpg,1,2,3,4,dog,5\n")
+    with pytest.raises(AnnotationError, match=rf"train.csv: line 1: expected {found}$"):
+        read_split(find_splits(folder)["train"])
+
+
+def test_columns_that_are_not_read_may_stand_there_twice(tmp_path: Path) -> None:
+    content = "filename,x1,y1,x2,y2,class,note,note,name\na.jpg,1,2,3,4,dog,5,6,7\n"
+    assert read_train(csv_folder(tmp_path, content)).category_names == ("dog",)
+
+
 def test_a_file_of_other_columns_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
     folder = csv_folder(tmp_path, "who,what\nme,this\n")
     files = locate_split(None, "train", folder / "train.csv", folder / "images")
     with pytest.raises(AnnotationError, match=r"line 1: expected a header with filename/.*'who,wh"):
         read_split(files)
+
+
+def test_case_tells_classes_apart(tmp_path: Path) -> None:
+    table = read_train(csv_folder(tmp_path, "a.jpg,1,2,3,4,dog\nb.jpg,1,2,3,4,Dog\n"))
+    assert table.category_names == ("Dog", "dog")
 
 
 def test_classes_of_a_model_give_the_ids_by_name(tmp_path: Path) -> None:

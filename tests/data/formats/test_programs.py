@@ -111,6 +111,7 @@ def test_links_are_followed_where_wanted(folders: dict[str, Path], tmp_path: Pat
     (tmp_path / "data" / "JPEGImages").mkdir()
     for path in (folders["voc"] / "JPEGImages").iterdir():
         (tmp_path / "data" / "JPEGImages" / path.name).symlink_to(path)
-    with pytest.raises(DataError, match="a link that leads out of it"):
+    away = rf"found the link .*/data/Annotations to {folders['voc']}/Annotations$"
+    with pytest.raises(DataError, match=away):
         run_train(tmp_path / "data", tmp_path / "one")
     run_train(tmp_path / "data", tmp_path / "two", "--follow-links")

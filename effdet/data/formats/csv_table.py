@@ -7,7 +7,7 @@ pixels and a class.
 """
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from effdet.data.formats.split import FOLDERS, SplitFiles, our_word, split_folders
@@ -42,11 +42,13 @@ class Header:
         columns: our name -> position.
         lines: lines that the header takes, 0 or 1.
         number: fields of a line.
+        twice: columns that are read and stand there again: word -> their positions.
     """
 
     columns: dict[str, int]
     lines: int
     number: int
+    twice: dict[str, list[int]] = field(default_factory=dict)
 
 
 def header_of(fields: list[str]) -> Header | None:
@@ -58,7 +60,11 @@ def header_of(fields: list[str]) -> Header | None:
         if any(word in words for word in known)
     }
     if all(name in columns for name in NEEDED):
-        return Header(columns, 1, len(fields))
+        places = {
+            words[k]: [i for i, w in enumerate(words) if w == words[k]] for k in columns.values()
+        }
+        twice = {word: found for word, found in places.items() if len(found) > 1}
+        return Header(columns, 1, len(fields), twice)
     corners = [field.strip() for field in fields[1:5]]
     if len(fields) == 6 and (all(map(_is_number, corners)) or not any((*corners, fields[5]))):
         return Header({name: k for k, name in enumerate(NEEDED)}, 0, 6)
@@ -79,6 +85,7 @@ def find(folder: Path) -> dict[str, SplitFiles]:
             name=name,
             annotations=file,
             images=image_folder(folder, name, file),
+            root=folder,
             siblings=tuple(sorted({*files.values()} - {file})),
         )
         for name, file in files.items()
