@@ -195,7 +195,7 @@ def train(config: TrainConfig, device: torch.device, initial: Initial) -> None:
         introduce(log, config, model_config, trainer, train_set, val_set, train_loader)
         log.say(f"weights  {taken.line}")
         keepsakes = Keepsakes(log.folder, log.warn)
-        keepsakes.labels({"train": train_set, "val": val_set})
+        keepsakes.labels({"train": train_set, "val": val_set}, model_config.image_size)
 
         # Every epoch: train, validate, log, save
         attendant = Attendant(

@@ -10,7 +10,7 @@ from effdet.evaluation.curves import (
     class_curves,
     confusion_matrix,
 )
-from effdet.evaluation.diagnosis import diagnose
+from effdet.evaluation.diagnosis import LEAST_AP, diagnose
 from effdet.evaluation.files import GroundTruth, Results
 from effdet.evaluation.loop import evaluate
 from effdet.evaluation.matching import Fate, Kind, Matching, match
@@ -24,6 +24,7 @@ from effdet.evaluation.mistakes import (
 from effdet.evaluation.report import check_output, format_metrics, write_metrics, write_results
 
 __all__ = [
+    "LEAST_AP",
     "RECALLS",
     "BestF1",
     "ClassCurve",

@@ -68,12 +68,14 @@ class Keepsakes:
                 self._folder.mkdir(exist_ok=True)
                 remove_leftovers(self._folder)
 
-    def labels(self, splits: Mapping[str, CocoDataset]) -> None:
-        """Keep what the boxes of each split are like."""
+    def labels(self, splits: Mapping[str, CocoDataset], input_size: tuple[int, int]) -> None:
+        """Keep what the boxes of each split are like at the network's (height, width)."""
         if self._folder is None:
             return
         with self._errors_told():
-            found = {name: label_statistics(dataset) for name, dataset in splits.items()}
+            found = {
+                name: label_statistics(dataset, input_size) for name, dataset in splits.items()
+            }
             replace_text(self._folder / LABELS, json.dumps(found) + "\n")
 
     def first_batches(

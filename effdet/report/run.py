@@ -121,6 +121,12 @@ def number(value: Any) -> float | None:
     return float(value) if abs(value) <= sys.float_info.max else None
 
 
+def share(value: Any) -> str | None:
+    """A figure from 0 to 1 with three digits, as COCO's figures are printed; None is a dash."""
+    found = number(value)
+    return None if found is None else f"{found:.3f}"
+
+
 def _text(path: Path) -> str:
     with open_regular(path, "file", EffdetError, MAX_BYTES) as file:
         return file.read(MAX_BYTES).decode("utf-8", "replace")

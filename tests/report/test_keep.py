@@ -182,7 +182,7 @@ def test_an_error_of_keeping_is_told_once_and_ends_no_run(
     (tmp_path / "report").rmdir()
     (tmp_path / "report").write_text("a file in the way")
     list(keepsakes.first_batches([batch()], CONFIG, CLASS_MAP))
-    keepsakes.labels({"val": validation.dataset})
+    keepsakes.labels({"val": validation.dataset}, (64, 64))
     keepsakes.hold(results(0.5))
     keepsakes.keep_best(validation)
     assert len(told) == 1
@@ -204,7 +204,7 @@ def test_far_too_many_detections_are_not_kept(
 
 def test_other_processes_keep_nothing(validation: Validation) -> None:
     keepsakes = Keepsakes(None, pytest.fail)
-    keepsakes.labels({"val": validation.dataset})
+    keepsakes.labels({"val": validation.dataset}, (64, 64))
     keepsakes.hold(results(0.5))
     keepsakes.keep_best(validation)
     assert len(list(keepsakes.first_batches([batch()], CONFIG, CLASS_MAP))) == 1
