@@ -21,6 +21,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from effdet import __version__, distributed, flags, processes
 from effdet.anchors import Anchors, num_anchors
 from effdet.config import ModelConfig
+from effdet.counts import counted
 from effdet.data import (
     CocoDataset,
     EvalTransform,
@@ -34,7 +35,15 @@ from effdet.data import (
     read_split,
 )
 from effdet.errors import UsageError, run
-from effdet.evaluation import CocoEvaluator, GroundTruth, Metrics, Results, diagnose, evaluate
+from effdet.evaluation import (
+    CocoEvaluator,
+    GroundTruth,
+    Metrics,
+    Results,
+    diagnose,
+    evaluate,
+    finds_nothing,
+)
 from effdet.metrics import RunLog
 from effdet.metrics.sinks import require_installed
 from effdet.models import EfficientDet, build_model, trainable_parameters
@@ -76,9 +85,6 @@ from effdet.weights import (
     transfer_backbone,
     transfer_weights,
 )
-
-DIAGNOSED = 3
-"""Validations at the beginning after which an AP of 0 is looked into."""
 
 GROUP_SECONDS = 60.0
 """How much longer than the watch over the processes their group waits."""
@@ -295,6 +301,17 @@ def is_validated(config: TrainConfig, epoch: int) -> bool:
     return due or epoch == config.total_epochs
 
 
+def is_looked_into(config: TrainConfig, progress: Progress, ap: float | None) -> bool:
+    """Whether to say why this validation finds nothing.
+
+    Once the warm-up is over: within it nothing is learned yet. After the 1st, 2nd, 4th, 8th, ...
+    validation and the last: what stays wrong is said again, ever more seldom.
+    """
+    number = progress.validations + 1
+    due = progress.epoch > config.warmup_epochs and number & (number - 1) == 0
+    return finds_nothing(ap) and (due or progress.epoch == config.total_epochs)
+
+
 def validate(
     attendant: Attendant,
     config: TrainConfig,
@@ -331,8 +348,9 @@ def validate(
     aps = {name: metrics.figures["AP"] for name, (metrics, _) in results.items()}
     better = max(results, key=lambda name: -1.0 if (ap := aps[name]) is None else ap)
     metrics, evaluator = results[better]
-    if not aps[better] and attendant.progress.validations < DIAGNOSED and distributed.is_main():
-        log.say(diagnose(evaluator.results(), truth, class_map, evaluator.num_left_out))
+    if is_looked_into(config, attendant.progress, aps[better]) and distributed.is_main():
+        left_out, advice = evaluator.num_left_out, config.lr_advice
+        log.say(diagnose(evaluator.results(), truth, class_map, left_out, lr_advice=advice))
     found = {f"AP_{name}": ap for name, ap in aps.items()}
     if (num_bad := attendant.share_images("val")) > 0:  # of which no box can be found
         found["bad_val_images"] = num_bad
@@ -342,7 +360,7 @@ def validate(
 def conclude(log: RunLog, config: TrainConfig, progress: Progress, run: Run) -> None:
     """Say how the run ended and what to do next."""
     if out_of_patience(config, progress):
-        log.say(f"no higher AP in {progress.stale} validations: the run ends here")
+        log.say(f"no higher AP in {counted(progress.stale, 'validation')}: the run ends here")
     log.finish({"best_AP": progress.best_ap})
     tell_bad_images(log, progress)
     log.say(f"weights in {run.folder}; validate them with:")
@@ -355,11 +373,13 @@ def tell_bad_images(log: RunLog, progress: Progress) -> None:
     train, val = (progress.records[split] for split in ("train", "val"))
     if train.bad:
         log.say(
-            f"{len(train.bad)} of {train.total} training images are bad: others took their places"
+            f"{len(train.bad)} of {counted(train.total, 'training image')} bad: others took their "
+            "places"
         )
     if val.bad:
         log.say(
-            f"{len(val.bad)} of {val.total} validation images are bad: AP is without them, too low"
+            f"{len(val.bad)} of {counted(val.total, 'validation image')} bad: AP is without them, "
+            "too low"
         )
     if train.bad or val.bad:
         log.say(f"each is named in {log.folder}/log.jsonl")
@@ -515,14 +535,17 @@ def introduce(
     log.say(f"effdet {__version__}  torch {torch.__version__}  {trainer.device} x {world}")
     log.say(f"train    {train_set.report}")
     if train_loader.num_dropped:
-        log.say(f"         {train_loader.num_dropped} images left over, others each epoch")
+        log.say(
+            f"         {counted(train_loader.num_dropped, 'image')} left over, others each epoch"
+        )
     log.say(f"val      {val_set.report}")
     if not val_set.report.boxes:
         log.warn(f"{val_set.annotations}: there is no box to be found; all figures will be empty")
     parameters = sum(p.numel() for p in trainer.bare_model.parameters())
     log.say(
         f"model    {config.model}  {parameters:,} parameters  "
-        f"input {size}  {num_anchors(model_config):,} anchors  {model_config.num_classes} classes"
+        f"input {size}  {num_anchors(model_config):,} anchors  "
+        f"{counted(model_config.num_classes, 'class', 'classes')}"
     )
     if config.freeze:
         learning = trainable_parameters(trainer.bare_model)
@@ -530,7 +553,7 @@ def introduce(
     batch = f"{config.batch_size} x {world}"
     if config.accumulate > 1:
         batch += f" x {config.accumulate} accumulated"
-    log.say(f"run      {log.folder}  {config.total_epochs} epochs  batch {batch}")
+    log.say(f"run      {log.folder}  {counted(config.total_epochs, 'epoch')}  batch {batch}")
     if (warning := slow_amp_warning(trainer.device, trainer.dtype)) is not None:
         log.warn(warning)
 

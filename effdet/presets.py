@@ -40,6 +40,8 @@
 
 from typing import Any
 
+from effdet.settings.train import USUAL_LR
+
 _NVIDIA_SCALE = 64 / 1200
 """From rates at NVIDIA's global batch to rates at the one that --lr is given for."""
 
@@ -71,7 +73,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "epochs": 40,
         "batch_size": 8,
         "optimizer": "adamw",
-        "lr": 0.008,
+        "lr": USUAL_LR["adamw"],
         "warmup_lr": 0.0008,
         "ema_decay": 0.998,
         "jitter_min": 0.5,

@@ -10,7 +10,7 @@ from effdet.evaluation.curves import (
     class_curves,
     confusion_matrix,
 )
-from effdet.evaluation.diagnosis import LEAST_AP, diagnose
+from effdet.evaluation.diagnosis import LEAST_AP, diagnose, finds_nothing
 from effdet.evaluation.files import GroundTruth, Results
 from effdet.evaluation.loop import evaluate
 from effdet.evaluation.matching import Fate, Kind, Matching, match
@@ -45,6 +45,7 @@ __all__ = [
     "count_errors",
     "diagnose",
     "evaluate",
+    "finds_nothing",
     "format_metrics",
     "match",
     "score_files",

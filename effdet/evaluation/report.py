@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 import msgspec
 import numpy as np
 
+from effdet.counts import counted
 from effdet.errors import UsageError
 from effdet.evaluation.coco import ClassFigures, Metrics
 from effdet.evaluation.files import Results
@@ -35,7 +36,7 @@ def format_metrics(metrics: Metrics) -> str:
 
     A dash stands for a figure that the ground truth has no box for.
     """
-    lines = [f"{metrics.images} images"]
+    lines = [counted(metrics.images, "image")]
     if metrics.bad_images:
         lines.append(f"{metrics.bad_images} of them are bad: their boxes count as missed")
     for name, value in metrics.figures.items():
@@ -57,7 +58,7 @@ def _class_table(rows: tuple[ClassFigures, ...]) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    return f"{'-':>6}" if value is None else f"{value:6.4f}"
+    return f"{'-':>6}" if value is None else f"{value:6.3f}"
 
 
 def metrics_to_dict(metrics: Metrics) -> dict[str, Any]:

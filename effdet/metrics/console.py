@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from effdet.counts import counted
 from effdet.errors import printable, printable_lines
 from effdet.metrics.table import FIGURES
 from effdet.settings import Console as ConsoleKind
@@ -85,13 +86,13 @@ class Lines:
         parts = [f"epoch {epoch}/{epochs}", duration(seconds)]
         parts += [text for name, text in describe(values).items() if name == "loss"]
         if figures:
-            parts += [f"{name} {percent(figures.get(name))}" for name in FIGURES[:6]]
+            parts += [f"{name} {share(figures.get(name))}" for name in FIGURES[:6]]
         if figures.get("weights"):
             parts.append(f"({figures['weights']})")
         if values.get("bad_images"):
-            parts.append(f"{values['bad_images']} bad images replaced")
+            parts.append(f"{counted(values['bad_images'], 'bad image')} replaced")
         if figures.get("bad_val_images"):
-            parts.append(f"AP without {figures['bad_val_images']} bad images: too low")
+            parts.append(f"AP without {counted(figures['bad_val_images'], 'bad image')}: too low")
         self.say("  ".join(parts))
 
     def close(self) -> None:
@@ -222,6 +223,6 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{second:02d}"
 
 
-def percent(value: float | None) -> str:
-    """``value`` in percent, ``-`` for none."""
-    return "-" if value is None else f"{100 * value:.1f}"
+def share(value: float | None) -> str:
+    """A COCO figure from 0 to 1 with three digits, as COCO prints it, ``-`` for none."""
+    return "-" if value is None else f"{value:.3f}"

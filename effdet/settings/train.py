@@ -41,12 +41,15 @@ MAX_JITTER = 100
 MAX_WORKERS = 1000
 """Loader processes; starting more of them takes a machine down before it says anything."""
 
-
 DEFAULT_MODEL = "efficientdet_d0"
 """What is trained where neither the options nor the weights say it."""
 
 UNFREEZE_LR_FACTOR = 1.0
 """Default factor on the rates after ``--freeze-epochs``."""
+
+
+USUAL_LR: dict[Optimizer, float] = {"sgd": 0.08, "adamw": 0.008}
+"""At a global batch of 64, by optimizer: those of the presets ``paper`` and ``finetune``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +139,7 @@ class TrainConfig(DataConfig, PostprocessConfig):
     )
     progressive: int = option(1, help="stages of equal length in which training images grow")
     lr: float = option(
-        0.08,
+        USUAL_LR["sgd"],
         help="learning rate at a global batch of 64, scaled with the batch",
         group="optimization",
     )
@@ -335,6 +338,14 @@ class TrainConfig(DataConfig, PostprocessConfig):
         """The batch size, which must be a number by now."""
         assert isinstance(self.batch_size, int)
         return self.batch_size
+
+    @property
+    def lr_advice(self) -> str:
+        """The learning rate, and the one that is usual with this optimizer."""
+        return (
+            f"it is {self.lr:g}; with {self.optimizer}, {USUAL_LR[self.optimizer]:g} is usual; "
+            "both for a global batch of 64"
+        )
 
     def images_per_step(self, processes: int) -> int:
         """The global batch of one optimizer step."""

@@ -39,7 +39,7 @@ def test_the_text_shows_all_figures_with_a_dash_for_none() -> None:
     lines = format_metrics(METRICS).splitlines()
     assert lines[0] == "12 images"
     assert [line.split()[0] for line in lines[1:13]] == NAMES
-    assert lines[2].split()[1] == "0.0500"
+    assert lines[2].split()[1] == "0.050"
     assert lines[4].split()[1] == "-"
 
 
@@ -47,8 +47,8 @@ def test_classes_come_best_first_and_those_without_boxes_last() -> None:
     table = format_metrics(METRICS).splitlines()[14:]
     assert table == [
         "  class             AP    AP50    boxes",
-        "  dog           0.5000  0.5000       70",
-        "  cat           0.2500  0.2500       10",
+        "  dog            0.500   0.500       70",
+        "  cat            0.250   0.250       10",
         "  fire hydrant       -       -       40",
     ]
 
