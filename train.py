@@ -49,7 +49,7 @@ from effdet.metrics.sinks import require_installed
 from effdet.models import EfficientDet, build_model, trainable_parameters
 from effdet.postprocess import Postprocess
 from effdet.precision import autocast_dtype, set_tf32, slow_amp_warning
-from effdet.presets import PRESETS
+from effdet.presets import ABOUT, PRESETS
 from effdet.report.keep import Keepsakes, Validation
 from effdet.settings import TrainConfig, select_postprocess
 from effdet.structures import ClassMap
@@ -98,6 +98,7 @@ def main() -> None:
         program="train.py",
         description="Train an EfficientDet on a data set: COCO, VOC, YOLO or CSV.",
         presets=PRESETS,
+        about_presets=ABOUT,
         saved=saved_settings,
     )
     if distributed.is_launched():

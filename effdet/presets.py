@@ -54,6 +54,15 @@ _PAPER: dict[str, Any] = {
     "eval_weights": "ema",
 }
 
+ABOUT = {
+    "demo": "the built-in set, minutes on a CPU",
+    "finetune": "your own small set, from --weights or --backbone-weights",
+    "nvidia": "NVIDIA's recipe for D0 on COCO, eight GPUs",
+    "paper": "the published recipe for COCO, D0 to D6, 300 epochs",
+    "paper_d7": "the same for D7 and D7x, 600 epochs",
+}
+"""A line on each for ``--help``."""
+
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": {
         "data": "shapes",

@@ -24,13 +24,21 @@ class ValidateConfig(DataConfig, PostprocessConfig):
     """Settings of ``validate.py``."""
 
     data: str = option(
-        "shapes", help="data folder: COCO, VOC, YOLO or CSV; or 'shapes': the built-in set"
+        "shapes",
+        metavar="DIR",
+        help="data folder: COCO, VOC, YOLO or CSV; or 'shapes': the built-in set",
     )
-    split: str = option("val", help="split to validate on")
-    annotations: str | None = option(None, help="COCO JSON or CSV file instead of --split's")
-    images: str | None = option(None, help="folder of the images")
-    weights: str | None = option(None, help="weights to validate: a file, or a public name")
-    predictions: str | None = option(None, help="COCO results file to score instead of a model")
+    split: str = option("val", metavar="NAME", help="split to validate on")
+    annotations: str | None = option(
+        None, metavar="FILE", help="COCO JSON or CSV file instead of --split's"
+    )
+    images: str | None = option(None, metavar="DIR", help="folder of the images")
+    weights: str | None = option(
+        None, metavar="FILE", help="weights to validate: a file, or a public name"
+    )
+    predictions: str | None = option(
+        None, metavar="FILE", help="COCO results file to score instead of a model"
+    )
     use_ema: bool = option(True, help="validate the averaged weights where the file has them")
     trust_code: bool = option(
         False, help="run weights that are code: a .pt2 of effdet export that you trust"
@@ -47,9 +55,14 @@ class ValidateConfig(DataConfig, PostprocessConfig):
     )
     evaluator: Evaluator = option("faster", help="library that computes the COCO figures")
     json: str | None = option(
-        None, help="write the detections here, in COCO's results format", in_file=False
+        None,
+        metavar="FILE",
+        help="write the detections here, in COCO's results format",
+        in_file=False,
     )
-    metrics: str | None = option(None, help="write the figures here, as JSON", in_file=False)
+    metrics: str | None = option(
+        None, metavar="FILE", help="write the figures here, as JSON", in_file=False
+    )
 
     def __post_init__(self) -> None:
         DataConfig.__post_init__(self)
@@ -81,12 +94,15 @@ class ConvertConfig:
     """Settings of ``effdet convert``."""
 
     source: str = option(
-        help="weights of any known kind, or the name of a public release", positional=True
+        help="weights of any known kind, or the name of a public release",
+        positional=True,
     )
     output: str = option(help="file to write, .safetensors or .pt", positional=True)
     model: str | None = option(None, help="which of models whose tensors are alike (D6, D7)")
     padding: Padding | None = option(None, help="likewise: as TensorFlow (same) or as PyTorch")
-    classes: tuple[str, ...] = option((), help="names of the class outputs, in their order")
+    classes: tuple[str, ...] = option(
+        (), metavar="NAME", help="names of the class outputs, in their order"
+    )
     mean: tuple[float, float, float] | None = option(
         None, help="subtracted from RGB values in 0-255, where it is not the usual (AdvProp: 127.5)"
     )
@@ -109,7 +125,7 @@ class AverageConfig:
     """Settings of ``effdet average``."""
 
     checkpoint: tuple[str, ...] = option(help="checkpoints of one model", positional=True)
-    output: str = option(help="checkpoint to write")
+    output: str = option(metavar="FILE", help="checkpoint to write")
     best: int = option(0, help="only the so many with the highest AP, 0: all")
     use_ema: bool = option(True, help="use the averaged weights where a file has them")
 
@@ -122,7 +138,7 @@ class InfoConfig:
     """Settings of ``effdet info``."""
 
     files: tuple[str, ...] = option(
-        (), help="weights to look at (default: list the models)", positional=True
+        (), metavar="FILE", help="weights to look at (default: list the models)", positional=True
     )
     json: bool = option(False, help="print JSON for programs")
     build: bool = option(False, help="print which kernels are compiled, and for what")
@@ -141,10 +157,13 @@ class DownloadConfig:
     """Settings of ``effdet download``."""
 
     names: tuple[str, ...] = option(
-        (), help="public releases of weights to fetch, or coco2017: the data set", positional=True
+        (),
+        metavar="NAME",
+        help="public releases of weights to fetch, or coco2017: the data set",
+        positional=True,
     )
     list: bool = option(False, help="list the public releases")
-    output: str | None = option(None, help="folder for coco2017 (default: coco2017)")
+    output: str | None = option(None, metavar="DIR", help="folder for coco2017 (default: coco2017)")
     parts: tuple[DatasetPart, ...] = option(
         (), help="parts of coco2017: train (20 GB), val, annotations (default: all)"
     )

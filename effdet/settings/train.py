@@ -58,19 +58,20 @@ class TrainConfig(DataConfig, PostprocessConfig):
 
     data: str = option(
         "shapes",
+        metavar="DIR",
         help="data folder: COCO, VOC, YOLO or CSV; or 'shapes': the built-in set",
         group="data",
     )
-    train_split: str = option("train", help="split to train on")
-    val_split: str = option("val", help="split to validate on")
+    train_split: str = option("train", metavar="NAME", help="split to train on")
+    val_split: str = option("val", metavar="NAME", help="split to validate on")
     train_annotations: str | None = option(
-        None, help="COCO JSON or CSV file instead of --train-split's"
+        None, metavar="FILE", help="COCO JSON or CSV file instead of --train-split's"
     )
-    train_images: str | None = option(None, help="folder of the training images")
+    train_images: str | None = option(None, metavar="DIR", help="folder of the training images")
     val_annotations: str | None = option(
-        None, help="COCO JSON or CSV file instead of --val-split's"
+        None, metavar="FILE", help="COCO JSON or CSV file instead of --val-split's"
     )
-    val_images: str | None = option(None, help="folder of the validation images")
+    val_images: str | None = option(None, metavar="DIR", help="folder of the validation images")
     model: str | None = option(
         None,
         help=f"model name, see `effdet info` (default: of the weights, or {DEFAULT_MODEL})",
@@ -100,6 +101,7 @@ class TrainConfig(DataConfig, PostprocessConfig):
     )
     weights: str | None = option(
         None,
+        metavar="FILE",
         help="detector to fine-tune: a file of any known kind, or a public name",
         group="weights to begin with",
     )
@@ -107,19 +109,24 @@ class TrainConfig(DataConfig, PostprocessConfig):
         False, help="take of --weights what fits by name and shape; the rest begins at random"
     )
     backbone_weights: str | None = option(
-        None, help="ImageNet classifier to take the backbone of: a file, or a public name"
+        None,
+        metavar="FILE",
+        help="ImageNet classifier to take the backbone of: a file, or a public name",
     )
     freeze: tuple[str, ...] = option(
-        (), help="parts that never learn: backbone, bifpn, class_head, box_head, names with * and ?"
+        (),
+        metavar="PART",
+        help="parts that never learn: backbone, bifpn, class_head, box_head, names with * and ?",
     )
     freeze_epochs: int = option(
         0, help="first epochs, in which the backbone, with --weights the BiFPN too, does not learn"
     )
     output: str | None = option(
-        None, help="run folder to create (default: runs/MODEL-N)", group="the run"
+        None, metavar="DIR", help="run folder to create (default: runs/MODEL-N)", group="the run"
     )
     resume: str | None = option(
         None,
+        metavar="RUN",
         help="checkpoint or run folder to continue; auto: --output's run, or a new one if none",
         in_file=False,
     )
@@ -147,7 +154,9 @@ class TrainConfig(DataConfig, PostprocessConfig):
         UNFREEZE_LR_FACTOR, help="factor on the rates of the epochs after --freeze-epochs"
     )
     lr_factors: tuple[str, ...] = option(
-        (), help="factors on the rates of parts, such as backbone=0.1; names as for --freeze"
+        (),
+        metavar="PART=X",
+        help="factors on the rates of parts, such as backbone=0.1; names as for --freeze",
     )
     warmup_lr: float = option(0.008, help="learning rate at the first step, scaled alike")
     warmup_epochs: float = option(1.0, help="epochs of linear warm-up, at most half the run")
