@@ -33,7 +33,6 @@ from effdet.evaluation import (
     GroundTruth,
     Metrics,
     Results,
-    check_output,
     evaluate,
     format_metrics,
     score_files,
@@ -41,6 +40,7 @@ from effdet.evaluation import (
     write_results,
 )
 from effdet.export import is_exported
+from effdet.files import check_output
 from effdet.inference import load
 from effdet.names import say
 from effdet.precision import autocast_dtype

@@ -251,7 +251,7 @@ def scripted_figures(monkeypatch: pytest.MonkeyPatch, *aps: tuple[float, float])
         metrics = real(*arguments, **options)
         return dataclasses.replace(metrics, figures={**metrics.figures, "AP": left.pop(0)})
 
-    monkeypatch.setattr(train, "evaluate", evaluate)
+    monkeypatch.setattr("effdet.training.validation.evaluate", evaluate)
 
 
 Words = tuple[str | Path, ...]

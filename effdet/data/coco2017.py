@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from effdet.annotations import fault_of_name
 from effdet.errors import DataError, UsageError, shown
-from effdet.files import FolderLock, WriteError, megabytes, replace_text, write_error
+from effdet.files import WriteError, megabytes, replace_text, write_error
+from effdet.folder_lock import FolderLock
 from effdet.web import UnreachableError, copy_url, forget, say
 
 HOST = "https://s3.amazonaws.com/images.cocodataset.org"

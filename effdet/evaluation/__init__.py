@@ -21,7 +21,7 @@ from effdet.evaluation.mistakes import (
     spread_images,
     worst_images,
 )
-from effdet.evaluation.report import check_output, format_metrics, write_metrics, write_results
+from effdet.evaluation.report import format_metrics, write_metrics, write_results
 
 __all__ = [
     "LEAST_AP",
@@ -39,7 +39,6 @@ __all__ = [
     "Metrics",
     "Results",
     "best_f1",
-    "check_output",
     "class_curves",
     "confusion_matrix",
     "count_errors",

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tqdm import tqdm
-
+from effdet import bars
 from effdet.counts import counted
 from effdet.errors import printable, printable_lines
 from effdet.metrics.table import FIGURES
@@ -104,23 +103,23 @@ class Bar(Lines):
 
     def __init__(self) -> None:
         super().__init__()
-        _Bar.set_lock(threading.RLock())  # tqdm's own one is shared with forked processes
-        self.bar: _Bar | None = None
-        self.values: _Bar | None = None
+        bars.Bar.set_lock(threading.RLock())  # tqdm's own one is shared with forked processes
+        self.bar: bars.Bar | None = None
+        self.values: bars.Bar | None = None
 
     def say(self, text: str) -> None:
         """Print ``text`` above the bar."""
-        _Bar.write(printable_lines(text), file=sys.stdout)
+        bars.Bar.write(printable_lines(text), file=sys.stdout)
         sys.stdout.flush()
 
     def warn(self, text: str) -> None:
         """Print ``text`` on standard error, above the bar where that is the terminal, too."""
-        _Bar.write(printable_lines(text), file=sys.stderr)
+        bars.Bar.write(printable_lines(text), file=sys.stderr)
 
     def begin_epoch(self, epoch: int, epochs: int, steps: int) -> None:
         """A new bar."""
         self.close()
-        self.bar = _Bar(
+        self.bar = bars.Bar(
             total=steps,
             position=0,
             desc=f"epoch {epoch}/{epochs}",
@@ -128,7 +127,9 @@ class Bar(Lines):
             **_ON_STDOUT,
             file=sys.stdout,
         )
-        self.values = _Bar(total=0, position=1, bar_format="{desc}", **_ON_STDOUT, file=sys.stdout)
+        self.values = bars.Bar(
+            total=0, position=1, bar_format="{desc}", **_ON_STDOUT, file=sys.stdout
+        )
 
     def tick(self, step: int) -> None:
         """Move the bar, at most ten times a second on the screen."""
@@ -155,10 +156,6 @@ class Bar(Lines):
             if bar is not None:
                 bar.close()
         self.bar = self.values = None
-
-
-class _Bar(tqdm):  # type: ignore[misc]
-    monitor_interval = 0  # no thread beside the training
 
 
 _ON_STDOUT: dict[str, Any] = {"leave": False, "dynamic_ncols": True, "miniters": 1}

@@ -12,12 +12,12 @@ from effdet.data.images import decode_image
 from effdet.drawing import to_picture
 from effdet.errors import DataError, EffdetError, one_line
 from effdet.evaluation import spread_images, worst_images
+from effdet.keepsakes import FOLDER, NUM_BATCHES
 from effdet.page import Page
 from effdet.report import pictures
 from effdet.report.data import add_labels
 from effdet.report.evaluate import validation_files
 from effdet.report.judged import Judged, judge, open_images
-from effdet.report.keep import FOLDER, NUM_BATCHES
 from effdet.report.overview import (
     FIGURE_HEADER,
     add_settings,

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from effdet.errors import EffdetError, UsageError, one_line
+from effdet.keepsakes import BEST, FOLDER, LABELS
 from effdet.regular_file import open_regular
-from effdet.report.keep import BEST, FOLDER, LABELS
 from effdet.yaml_file import read_yaml
 
 MAX_BYTES = 1 << 30

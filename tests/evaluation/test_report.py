@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from effdet.errors import UsageError
 from effdet.evaluation.coco import ClassFigures, Metrics
 from effdet.evaluation.files import Results
-from effdet.evaluation.report import check_output, format_metrics, write_metrics, write_results
+from effdet.evaluation.report import format_metrics, write_metrics, write_results
 
 NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 
@@ -98,27 +96,3 @@ def test_an_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:
         write_results(broken, path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_file_that_cannot_be_written_is_refused_beforehand(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"there is no folder .*none"):
-        check_output(tmp_path / "none" / "metrics.json")
-    with pytest.raises(UsageError, match="is a folder"):
-        check_output(tmp_path)
-    check_output(tmp_path / "metrics.json")
-
-
-def test_only_a_file_is_written_over(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.json")
-    (tmp_path / "link.json").symlink_to(tmp_path / "file.json")
-    for name in ("pipe.json", "link.json"):
-        with pytest.raises(UsageError, match="a link, a device or a pipe"):
-            check_output(tmp_path / name)
-    with pytest.raises(UsageError, match="cannot be written: File name too long"):
-        check_output(tmp_path / ("x" * 250))
-    (tmp_path / "file.json").write_text("old")
-    check_output(tmp_path / "file.json")
-    assert (tmp_path / "file.json").read_text() == "old"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "file.json", "link.json", "pipe.json"
-    ]  # fmt: skip

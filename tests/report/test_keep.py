@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-import effdet.report.keep
+import effdet.keepsakes.keep
 from effdet.config import model_config
 from effdet.data import CocoDataset
 from effdet.evaluation import GroundTruth, Results, score_files
-from effdet.report.batches import draw_batch
-from effdet.report.keep import Keepsakes, Validation
+from effdet.keepsakes import Keepsakes, Validation
+from effdet.keepsakes.batches import draw_batch
 from effdet.structures import Batch, ClassMap, Target
 from tests.tiny import TINY, differing, final_state, tiny_model, train_here
 
@@ -159,7 +159,7 @@ def test_a_run_killed_while_keeping_still_has_the_validation_before(
     def killed(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(effdet.report.keep, "write_results", killed)
+    monkeypatch.setattr(effdet.keepsakes.keep, "write_results", killed)
     keepsakes.hold(results(0.6))
     with pytest.raises(KeyboardInterrupt):
         keepsakes.keep_best(validation)
@@ -194,7 +194,7 @@ def test_far_too_many_detections_are_not_kept(
     tmp_path: Path, validation: Validation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr(effdet.report.keep, "MOST_DETECTIONS", 1)
+    monkeypatch.setattr(effdet.keepsakes.keep, "MOST_DETECTIONS", 1)
     keepsakes = Keepsakes(tmp_path, told.append)
     keepsakes.hold(results(0.5, 0.6))
     keepsakes.keep_best(validation)

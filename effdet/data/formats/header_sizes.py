@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sizes of images whose annotations do not record them, read from the files' headers."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ from tqdm import tqdm
 from effdet import distributed
 from effdet.annotations import Faults
 from effdet.annotations.faults import Fault
+from effdet.cpus import usable_cpus
 from effdet.data.images import read_size
 from effdet.errors import DataError
 
@@ -41,7 +41,7 @@ def fill_sizes(
     if not wanted:
         return
     reasons: dict[int, str] = {}
-    with ThreadPoolExecutor(min(MAX_THREADS, 4 * (os.cpu_count() or 1))) as pool:
+    with ThreadPoolExecutor(min(MAX_THREADS, 4 * usable_cpus())) as pool:
         found = pool.map(lambda index: _try_size(folder / names[index]), wanted)
         disable = None if distributed.is_main() else True
         bar = tqdm(found, "image sizes", len(wanted), leave=False, unit="image", disable=disable)

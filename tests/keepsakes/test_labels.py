@@ -7,7 +7,7 @@ from PIL import Image
 
 from effdet.annotations import read_annotations
 from effdet.data import CocoDataset
-from effdet.report.labels import ASPECTS, GRID, MOST_IN_AN_IMAGE, SIDES, label_statistics
+from effdet.keepsakes.labels import ASPECTS, GRID, MOST_IN_AN_IMAGE, SIDES, label_statistics
 
 
 def dataset(folder: Path, boxes: list[tuple[Any, ...]], images: int = 3) -> CocoDataset:

@@ -1,22 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of ``validate.py`` and of the commands of ``effdet``."""
+"""Settings of ``validate.py``."""
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
 
-from effdet.config import Padding
 from effdet.errors import UsageError
 from effdet.flags import option
 from effdet.settings.data import DataConfig
 from effdet.settings.postprocess import PostprocessConfig
-from effdet.settings.values import (
-    AmpDtype,
-    Evaluator,
-    require,
-    require_amp,
-    require_input,
-)
+from effdet.settings.values import AmpDtype, Evaluator, require, require_amp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,89 +79,3 @@ class ValidateConfig(DataConfig, PostprocessConfig):
             if field.name not in used and getattr(self, field.name) != field.default:
                 flag = field.name.replace("_", "-")
                 raise UsageError(f"--{flag} does nothing with --predictions; leave it out")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConvertConfig:
-    """Settings of ``effdet convert``."""
-
-    source: str = option(
-        help="weights of any known kind, or the name of a public release",
-        positional=True,
-    )
-    output: str = option(help="file to write, .safetensors or .pt", positional=True)
-    model: str | None = option(None, help="which of models whose tensors are alike (D6, D7)")
-    padding: Padding | None = option(None, help="likewise: as TensorFlow (same) or as PyTorch")
-    classes: tuple[str, ...] = option(
-        (), metavar="NAME", help="names of the class outputs, in their order"
-    )
-    mean: tuple[float, float, float] | None = option(
-        None, help="subtracted from RGB values in 0-255, where it is not the usual (AdvProp: 127.5)"
-    )
-    std: tuple[float, float, float] | None = option(
-        None, help="divides them after that (AdvProp: 127.5)"
-    )
-    licence: str = option("", help="licence of the weights, such as Apache-2.0")
-    use_ema: bool = option(True, help="take the averaged weights where the file has them")
-
-    def __post_init__(self) -> None:
-        require_input(self.mean, self.std)
-        faults = [name for name in self.classes if not name.strip()]
-        faults += [name for name in self.classes if self.classes.count(name) > 1]
-        if faults:
-            raise UsageError(f"classes must be names that differ, got {faults[0]!r}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AverageConfig:
-    """Settings of ``effdet average``."""
-
-    checkpoint: tuple[str, ...] = option(help="checkpoints of one model", positional=True)
-    output: str = option(metavar="FILE", help="checkpoint to write")
-    best: int = option(0, help="only the so many with the highest AP, 0: all")
-    use_ema: bool = option(True, help="use the averaged weights where a file has them")
-
-    def __post_init__(self) -> None:
-        require(self, ("best",), lambda v: v == 0 or v >= 2, "2 or more, or 0 for all")
-
-
-@dataclass(frozen=True, kw_only=True)
-class InfoConfig:
-    """Settings of ``effdet info``."""
-
-    files: tuple[str, ...] = option(
-        (), metavar="FILE", help="weights to look at (default: list the models)", positional=True
-    )
-    json: bool = option(False, help="print JSON for programs")
-    build: bool = option(False, help="print which kernels are compiled, and for what")
-
-    def __post_init__(self) -> None:
-        if self.files and self.build:
-            raise UsageError("give FILES or --build, not both")
-
-
-DatasetPart = Literal["train", "val", "annotations"]
-DATASET = "coco2017"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DownloadConfig:
-    """Settings of ``effdet download``."""
-
-    names: tuple[str, ...] = option(
-        (),
-        metavar="NAME",
-        help="public releases of weights to fetch, or coco2017: the data set",
-        positional=True,
-    )
-    list: bool = option(False, help="list the public releases")
-    output: str | None = option(None, metavar="DIR", help="folder for coco2017 (default: coco2017)")
-    parts: tuple[DatasetPart, ...] = option(
-        (), help="parts of coco2017: train (20 GB), val, annotations (default: all)"
-    )
-
-    def __post_init__(self) -> None:
-        if not self.names and not self.list:
-            raise UsageError("give NAMES of public releases, coco2017, or --list to see them")
-        if DATASET not in self.names and (self.output is not None or self.parts):
-            raise UsageError(f"--output and --parts are for {DATASET}; weights go to the cache")

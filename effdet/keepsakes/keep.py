@@ -20,8 +20,8 @@ from effdet.data import CocoDataset
 from effdet.errors import one_line
 from effdet.evaluation import GroundTruth, Results, write_results
 from effdet.files import remove_leftovers, replace_text, write_atomically
-from effdet.report.batches import draw_batch
-from effdet.report.labels import label_statistics
+from effdet.keepsakes.batches import draw_batch
+from effdet.keepsakes.labels import label_statistics
 from effdet.structures import Batch, ClassMap
 
 FOLDER = "report"
