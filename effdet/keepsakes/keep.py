@@ -131,6 +131,21 @@ class Keepsakes:
                 self._warn(f"{FOLDER}/ is not complete ({reason}); the training goes on")
 
 
+def validated_images(weights: str | Path) -> Path | None:
+    """The folder of the first image that the run of a weights file was validated on.
+
+    None for weights outside of a run folder, and where that image is not there any more.
+    """
+    folder = Path(weights).parent / FOLDER
+    try:
+        best = json.loads((folder / BEST).read_text())
+        truth = json.loads((folder / TRUTH).read_text())
+        image = Path(best["images"]) / truth["images"][0]["file_name"]
+        return image.parent if image.is_file() else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
 def _describe(validation: Validation, detections: str) -> dict[str, Any]:
     dataset = validation.dataset
     return {

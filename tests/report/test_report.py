@@ -11,6 +11,7 @@ import pytest
 from effdet import cli
 from effdet.commands import report
 from effdet.errors import DataError, UsageError, WeightsError
+from effdet.keepsakes import validated_images
 from effdet.report import pictures
 from effdet.report.judged import judge
 from effdet.report.run import read_run
@@ -256,3 +257,20 @@ def test_every_option_is_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with tiny_model():
         cli.run_command(["report", str(run), "--evaluate", "--device", "cpu"])
     assert unread(ReportConfig, read) == set()
+
+
+def test_the_images_of_a_validation_are_known_from_its_weights(
+    tiny_run: Path, report_data: Path, tmp_path: Path
+) -> None:
+    assert validated_images(tiny_run / "best.pt") == (report_data / "val").absolute()
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    best = run / "report" / "best.json"
+    best.write_text(json.dumps({"images": str(tmp_path / "gone")}))
+    assert validated_images(run / "best.pt") is None
+    best.write_text(json.dumps({"images": str(report_data)}))
+    truth = run / "report" / "truth.json"
+    truth.write_text(truth.read_text().replace('"file_name": "', '"file_name": "val/'))
+    assert validated_images(run / "best.pt") == report_data / "val"  # as with YOLO's folders
+    best.write_text("[]")
+    assert validated_images(run / "best.pt") is None
+    assert validated_images(tmp_path / "w.pt") is None
