@@ -8,77 +8,55 @@ Without ``--data`` the built-in set of shapes is used; ``--help`` lists every op
 """
 
 import contextlib
-import dataclasses
 import functools
-import shlex
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from effdet import __version__, distributed, flags, processes
-from effdet.anchors import Anchors, num_anchors
-from effdet.config import ModelConfig
-from effdet.data import (
-    CocoDataset,
-    EvalTransform,
-    ImageSizes,
-    Loader,
-    SplitFiles,
-    TrainTransform,
-    build_eval_loader,
-    build_train_loader,
-    locate_split,
-    read_split,
-)
+from effdet import distributed, flags, processes
+from effdet.anchors import Anchors
 from effdet.errors import UsageError, run
-from effdet.evaluation import CocoEvaluator, GroundTruth, Metrics, Results, diagnose, evaluate
+from effdet.keepsakes import Keepsakes, Validation
 from effdet.metrics import RunLog
 from effdet.metrics.sinks import require_installed
-from effdet.models import EfficientDet, build_model, trainable_parameters
+from effdet.models import build_model
 from effdet.postprocess import Postprocess
-from effdet.precision import autocast_dtype, set_tf32, slow_amp_warning
-from effdet.presets import PRESETS
-from effdet.report.keep import Keepsakes, Validation
+from effdet.precision import autocast_dtype, set_tf32
+from effdet.presets import ABOUT, PRESETS
 from effdet.settings import TrainConfig, select_postprocess
 from effdet.structures import ClassMap
 from effdet.training import (
-    BEST,
     Attendant,
     Checkpointer,
     Control,
-    Freezing,
+    Initial,
     Peers,
     Progress,
-    Resumed,
     Run,
-    Trainer,
+    begin_epoch,
+    begin_phase,
+    build_datasets,
+    build_loaders,
     build_trainer,
+    conclude,
+    end_epoch,
     explain_memory_errors,
-    freeze,
-    goes_on,
+    freeze_parts,
+    image_sizes,
+    introduce,
+    is_over,
+    locate_datasets,
     open_run,
-    plan_freezing,
+    read_initial_weights,
     report,
+    restore,
     saved_settings,
-    seed_epoch,
+    take_initial_weights,
     train_one_epoch,
+    validate,
     with_batch_size,
 )
-from effdet.weights import (
-    Checkpoint,
-    Classifier,
-    Taken,
-    load_classifier,
-    load_detector,
-    transfer_backbone,
-    transfer_weights,
-)
-
-DIAGNOSED = 3
-"""Validations at the beginning after which an AP of 0 is looked into."""
 
 GROUP_SECONDS = 60.0
 """How much longer than the watch over the processes their group waits."""
@@ -92,6 +70,7 @@ def main() -> None:
         program="train.py",
         description="Train an EfficientDet on a data set: COCO, VOC, YOLO or CSV.",
         presets=PRESETS,
+        about_presets=ABOUT,
         saved=saved_settings,
     )
     if distributed.is_launched():
@@ -115,29 +94,6 @@ def check_possible(config: TrainConfig, device: torch.device) -> None:
     autocast_dtype(device, config.amp, config.amp_dtype)
     require_installed(config.log_to)
     locate_datasets(config)
-
-
-Initial = Checkpoint | Classifier | None
-"""What a run begins with: a detector, a classifier with a backbone, or random weights."""
-
-
-def read_initial_weights(config: TrainConfig) -> tuple[TrainConfig, Initial]:
-    """The weights to begin with, and the settings with what they say of the model.
-
-    A run that goes on has no need of them any more.
-
-    Raises:
-        UsageError, WeightsError: where there is no such file or name, or nothing of use in it.
-    """
-    if goes_on(config):
-        return config, None
-    if config.weights is not None:
-        detector = load_detector(config.weights, model=config.model, padding=config.padding)
-        return config.settled(detector.model_config), detector
-    if config.backbone_weights is not None:
-        classifier = load_classifier(config.backbone_weights, padding=config.padding)
-        return config.settled(classifier.config), classifier
-    return config.settled(None), None
 
 
 def train(config: TrainConfig, device: torch.device, initial: Initial) -> None:
@@ -195,7 +151,7 @@ def train(config: TrainConfig, device: torch.device, initial: Initial) -> None:
         introduce(log, config, model_config, trainer, train_set, val_set, train_loader)
         log.say(f"weights  {taken.line}")
         keepsakes = Keepsakes(log.folder, log.warn)
-        keepsakes.labels({"train": train_set, "val": val_set})
+        keepsakes.labels({"train": train_set, "val": val_set}, model_config.image_size)
 
         # Every epoch: train, validate, log, save
         attendant = Attendant(
@@ -235,136 +191,6 @@ def train(config: TrainConfig, device: torch.device, initial: Initial) -> None:
         conclude(log, config, progress, run)
 
 
-def restore(
-    resumed: Resumed | None, checkpointer: Checkpointer, trainer: Trainer, progress: Progress
-) -> list[dict[str, Any]]:
-    """The history of the run, with its state put back; nothing for a new one."""
-    if resumed is None:
-        return []
-    return checkpointer.restore(trainer, progress, resumed.checkpoint, resumed.path)
-
-
-def is_over(config: TrainConfig, progress: Progress) -> bool:
-    """Whether all epochs are trained, or the run is given up."""
-    return progress.epoch > config.total_epochs or out_of_patience(config, progress)
-
-
-def out_of_patience(config: TrainConfig, progress: Progress) -> bool:
-    """Whether there was no higher AP for so long that the run is given up."""
-    return 0 < config.patience <= progress.stale
-
-
-def begin_epoch(config: TrainConfig, progress: Progress, loader: Loader, log: RunLog) -> None:
-    """Go to where the run is: the beginning of an epoch, or within one that was interrupted."""
-    if progress.images == 0:  # within an epoch the random states are those that were saved
-        seed_epoch(config.seed, progress.epoch)
-    progress.begin_epoch()
-    loader.set_position(progress.epoch, progress.images)
-    log.begin_epoch(progress.epoch)
-
-
-def begin_phase(
-    trainer: Trainer, frozen: frozenset[str], rehearse: Callable[[], None], log: RunLog
-) -> None:
-    """Train all but ``frozen`` from now on, where that is not so already."""
-    if trainer.freeze(frozen):
-        if distributed.world_size() > 1:
-            rehearse()
-        log.say(f"         {trainable_parameters(trainer.bare_model):,} parameters learn now")
-
-
-def end_epoch(attendant: Attendant, config: TrainConfig, figures: dict[str, Any]) -> bool:
-    """Judge, log and save what the epoch has come to; ``figures`` are none without validation.
-
-    Returns:
-        Whether its weights are the best so far, and saved as such.
-    """
-    trainer, progress = attendant.trainer, attendant.progress
-    means = progress.meter.means() | {"lr": trainer.schedule(trainer.step - 1)}
-    means["bad_images"] = attendant.share_images("train")
-    is_best = bool(figures) and progress.judge(figures["AP"])
-    attendant.log.end_epoch(means, figures)
-    progress.end_epoch()
-    attendant.save(figures=figures, is_best=is_best, must=is_over(config, progress))
-    return is_best and not attendant.checkpointer.best_lost
-
-
-def is_validated(config: TrainConfig, epoch: int) -> bool:
-    """Whether the weights after ``epoch`` are validated; the last ones always are."""
-    due = epoch >= config.eval_from and epoch % config.eval_every == 0
-    return due or epoch == config.total_epochs
-
-
-def validate(
-    attendant: Attendant,
-    config: TrainConfig,
-    loader: Loader,
-    postprocess: Postprocess,
-    truth: GroundTruth,
-    class_map: ClassMap,
-) -> tuple[dict[str, Any], Results]:
-    """COCO figures of the better of averaged and raw weights; none in epochs without validation.
-
-    ``weights`` names whose they are, and ``AP_ema`` and ``AP_raw`` are the APs of all that were
-    validated. With them come the detections, on the main process.
-    """
-    trainer, log = attendant.trainer, attendant.log
-    if not is_validated(config, attendant.progress.epoch):
-        return {}, Results.join([])
-    log.status("validating")
-    results: dict[str, tuple[Metrics, CocoEvaluator]] = {}
-    for name, model in trainer.weights_to_validate(config.eval_weights).items():
-        evaluator = CocoEvaluator(truth, class_map, config.evaluator)
-        metrics = evaluate(
-            model,
-            loader,
-            postprocess,
-            evaluator,
-            device=trainer.device,
-            dtype=trainer.dtype,
-            channels_last=config.channels_last,
-            poll=attendant.during_validation,
-            rounds=loader.rounds,
-        )
-        results[name] = metrics, evaluator
-        attendant.during_validation()  # the scoring may have taken a while
-    aps = {name: metrics.figures["AP"] for name, (metrics, _) in results.items()}
-    better = max(results, key=lambda name: -1.0 if (ap := aps[name]) is None else ap)
-    metrics, evaluator = results[better]
-    if not aps[better] and attendant.progress.validations < DIAGNOSED and distributed.is_main():
-        log.say(diagnose(evaluator.results(), truth, class_map, evaluator.num_left_out))
-    found = {f"AP_{name}": ap for name, ap in aps.items()}
-    if (num_bad := attendant.share_images("val")) > 0:  # of which no box can be found
-        found["bad_val_images"] = num_bad
-    return {**metrics.figures, "weights": better, **found}, evaluator.results()
-
-
-def conclude(log: RunLog, config: TrainConfig, progress: Progress, run: Run) -> None:
-    """Say how the run ended and what to do next."""
-    if out_of_patience(config, progress):
-        log.say(f"no higher AP in {progress.stale} validations: the run ends here")
-    log.finish({"best_AP": progress.best_ap})
-    tell_bad_images(log, progress)
-    log.say(f"weights in {run.folder}; validate them with:")
-    log.say(f"    python validate.py --data {config.data} --weights {run.folder}/{BEST}")
-    log.say(f"next: {shlex.join(['effdet', 'report', str(run.folder)])}")
-
-
-def tell_bad_images(log: RunLog, progress: Progress) -> None:
-    """Say how many images could not be used, if any."""
-    train, val = (progress.records[split] for split in ("train", "val"))
-    if train.bad:
-        log.say(
-            f"{len(train.bad)} of {train.total} training images are bad: others took their places"
-        )
-    if val.bad:
-        log.say(
-            f"{len(val.bad)} of {val.total} validation images are bad: AP is without them, too low"
-        )
-    if train.bad or val.bad:
-        log.say(f"each is named in {log.folder}/log.jsonl")
-
-
 def build_log(config: TrainConfig, run: Run) -> RunLog:
     """The record of the run, which only the main process keeps."""
     return RunLog(
@@ -377,85 +203,6 @@ def build_log(config: TrainConfig, run: Run) -> RunLog:
     )
 
 
-def locate_datasets(config: TrainConfig) -> tuple[SplitFiles, SplitFiles]:
-    """Where the training set and the validation set are."""
-    train_files = locate_split(
-        config.data, config.train_split, config.train_annotations, config.train_images
-    )
-    val_files = locate_split(
-        config.data, config.val_split, config.val_annotations, config.val_images
-    )
-    return train_files, val_files
-
-
-def build_datasets(config: TrainConfig) -> tuple[CocoDataset, CocoDataset, GroundTruth]:
-    """The training set, whose categories are the classes, the validation set and its boxes."""
-    train_files, val_files = locate_datasets(config)
-    follow_links = config.follow_links
-    reading: dict[str, Any] = {
-        "strict": config.strict_data,
-        "follow_links": follow_links,
-        "max_pixels": config.max_pixels,
-    }
-    train_table = read_split(train_files, follow_links=follow_links)
-    train_set = CocoDataset(train_table, train_files.images, **reading)
-    train_set.require_boxes()
-    class_map = train_set.class_map
-    val_table = read_split(val_files, class_map, follow_links=follow_links)
-    val_set = CocoDataset(val_table, val_files.images, class_map=class_map, **reading)
-    return train_set, val_set, GroundTruth.load(val_table)
-
-
-def image_sizes(config: TrainConfig, model_config: ModelConfig) -> ImageSizes:
-    """The size of the training images of every step."""
-    return ImageSizes(
-        model_config.image_size,
-        epochs=config.total_epochs,
-        multi_scale=config.multi_scale,
-        stages=config.progressive,
-        seed=config.seed,
-    )
-
-
-def take_initial_weights(
-    model: EfficientDet,
-    config: TrainConfig,
-    class_map: ClassMap,
-    resumed: Resumed | None,
-    initial: Initial,
-) -> Taken:
-    """Fill the model from the weights that were asked for."""
-    if resumed is not None:  # the checkpointer fills it, with all that belongs to it
-        return Taken(line=f"as saved in {resumed.path}")
-    if isinstance(initial, Checkpoint):
-        assert config.weights is not None
-        return transfer_weights(
-            model,
-            class_map,
-            initial,
-            config.weights,
-            partial=config.partial_weights,
-            other_anchors=config.anchors is not None,
-        )
-    if isinstance(initial, Classifier):
-        assert config.backbone_weights is not None
-        return transfer_backbone(model, initial, config.backbone_weights)
-    return Taken(line="random", random=frozenset(model.state_dict()))
-
-
-def freeze_parts(model: EfficientDet, config: TrainConfig, taken: Taken) -> Freezing:
-    """Freeze what never learns; what is frozen for the first epochs alone comes with these."""
-    freezing = plan_freezing(
-        model,
-        config.freeze,
-        first_epochs=config.freeze_epochs,
-        first_patterns=config.frozen_at_first,
-        random=taken.random,
-    )
-    freeze(model, freezing.throughout)
-    return freezing
-
-
 def build_postprocess(config: TrainConfig, anchors: Anchors, class_map: ClassMap) -> Postprocess:
     """From predictions to detections, at the size that the model is made for."""
     return Postprocess(
@@ -463,76 +210,6 @@ def build_postprocess(config: TrainConfig, anchors: Anchors, class_map: ClassMap
         config=select_postprocess(config),
         class_map=class_map,
     )
-
-
-def build_loaders(
-    config: TrainConfig,
-    model_config: ModelConfig,
-    sizes: ImageSizes,
-    train_set: CocoDataset,
-    val_set: CocoDataset,
-    device: torch.device,
-) -> tuple[Loader, Loader]:
-    """Augmented, shuffled batches to train on, and letterboxed ones to validate on."""
-    model_input = (model_config.image_size, model_config.mean, model_config.std)
-    loading: dict[str, Any] = {
-        "batch_size": config.batch_size,
-        "num_workers": distributed.num_workers(config.workers),
-        "device": device,
-        "timeout": config.timeout,
-        "max_bad_images": config.max_bad_images,
-    }
-    augment = TrainTransform(
-        *model_input, jitter=(config.jitter_min, config.jitter_max), flip=config.flip
-    )
-    return (
-        build_train_loader(
-            train_set,
-            augment,
-            seed=config.seed,
-            accumulate=config.accumulate,
-            sizes=sizes,
-            **loading,
-        ),
-        build_eval_loader(val_set, EvalTransform(*model_input), **loading),
-    )
-
-
-def introduce(
-    log: RunLog,
-    config: TrainConfig,
-    model_config: ModelConfig,
-    trainer: Trainer,
-    train_set: CocoDataset,
-    val_set: CocoDataset,
-    train_loader: Loader,
-) -> None:
-    """Say what is about to be trained on what."""
-    world = distributed.world_size()
-    log.parameters(dataclasses.asdict(config))
-    log.environment(trainer.device, world)
-    size = " x ".join(map(str, model_config.image_size))
-    log.say(f"effdet {__version__}  torch {torch.__version__}  {trainer.device} x {world}")
-    log.say(f"train    {train_set.report}")
-    if train_loader.num_dropped:
-        log.say(f"         {train_loader.num_dropped} images left over, others each epoch")
-    log.say(f"val      {val_set.report}")
-    if not val_set.report.boxes:
-        log.warn(f"{val_set.annotations}: there is no box to be found; all figures will be empty")
-    parameters = sum(p.numel() for p in trainer.bare_model.parameters())
-    log.say(
-        f"model    {config.model}  {parameters:,} parameters  "
-        f"input {size}  {num_anchors(model_config):,} anchors  {model_config.num_classes} classes"
-    )
-    if config.freeze:
-        learning = trainable_parameters(trainer.bare_model)
-        log.say(f"freeze   {' '.join(config.freeze)}  {learning:,} parameters learn")
-    batch = f"{config.batch_size} x {world}"
-    if config.accumulate > 1:
-        batch += f" x {config.accumulate} accumulated"
-    log.say(f"run      {log.folder}  {config.total_epochs} epochs  batch {batch}")
-    if (warning := slow_amp_warning(trainer.device, trainer.dtype)) is not None:
-        log.warn(warning)
 
 
 if __name__ == "__main__":

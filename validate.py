@@ -17,6 +17,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from effdet import distributed, flags
 from effdet.config import size_pair
+from effdet.counts import counted
 from effdet.data import (
     CocoDataset,
     EvalTransform,
@@ -32,7 +33,6 @@ from effdet.evaluation import (
     GroundTruth,
     Metrics,
     Results,
-    check_output,
     evaluate,
     format_metrics,
     score_files,
@@ -40,6 +40,7 @@ from effdet.evaluation import (
     write_results,
 )
 from effdet.export import is_exported
+from effdet.files import check_output
 from effdet.inference import load
 from effdet.names import say
 from effdet.precision import autocast_dtype
@@ -94,7 +95,10 @@ def warn_of_gaps(truth: GroundTruth) -> None:
         return
     name = printable(truth.name)
     if truth.num_left_out:
-        print(f"{name}: {truth.num_left_out} boxes of negative size left out", file=sys.stderr)
+        print(
+            f"{name}: {counted(truth.num_left_out, 'box', 'boxes')} of negative size left out",
+            file=sys.stderr,
+        )
     if not truth.annotations:
         print(f"{name}: there is no box to be found; all figures are empty", file=sys.stderr)
 
@@ -155,7 +159,9 @@ def validate(
         progress=True,
     )
     if evaluator.num_left_out and distributed.is_main():
-        print(f"{evaluator.num_left_out} detections left out: the data has no such class")
+        print(
+            f"{counted(evaluator.num_left_out, 'detection')} left out: the data has no such class"
+        )
     return with_bad_images(metrics, loader, files.images), evaluator.results()
 
 

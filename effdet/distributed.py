@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
+from effdet.cpus import usable_cpus
 from effdet.errors import DivergedError, PeerError, SignalError, UsageError
 
 
@@ -224,8 +225,7 @@ def num_workers(wanted: int | None) -> int:
     """Loader workers of this process: ``wanted``, else its share of the CPUs, at most 8."""
     if wanted is not None:
         return wanted
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min((cpus or 1) // _local_processes(), 8)
+    return min(usable_cpus() // _local_processes(), 8)
 
 
 def _local_processes() -> int:

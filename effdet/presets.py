@@ -40,6 +40,8 @@
 
 from typing import Any
 
+from effdet.settings.train import USUAL_LR
+
 _NVIDIA_SCALE = 64 / 1200
 """From rates at NVIDIA's global batch to rates at the one that --lr is given for."""
 
@@ -51,6 +53,15 @@ _PAPER: dict[str, Any] = {
     "eval_every": 5,
     "eval_weights": "ema",
 }
+
+ABOUT = {
+    "demo": "the built-in set, minutes on a CPU",
+    "finetune": "your own small set, from --weights or --backbone-weights",
+    "nvidia": "NVIDIA's recipe for D0 on COCO, eight GPUs",
+    "paper": "the published recipe for COCO, D0 to D6, 300 epochs",
+    "paper_d7": "the same for D7 and D7x, 600 epochs",
+}
+"""A line on each for ``--help``."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": {
@@ -71,7 +82,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "epochs": 40,
         "batch_size": 8,
         "optimizer": "adamw",
-        "lr": 0.008,
+        "lr": USUAL_LR["adamw"],
         "warmup_lr": 0.0008,
         "ema_decay": 0.998,
         "jitter_min": 0.5,

@@ -24,8 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urljoin, urlsplit
 
-from tqdm import tqdm
-
+from effdet.bars import Bar
 from effdet.files import WriteError, megabytes, replace_text, write_error
 
 TIMEOUT = 30.0
@@ -193,7 +192,7 @@ def _write(
         if left is not None and shutil.disk_usage(path.parent).free < left:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         file = path.open("ab")
-    bar = _Bar(total=total, initial=start, **_BYTES)
+    bar = Bar(total=total, initial=start, **_BYTES)
     position = start
     try:
         while block := answer.read(_BLOCK):
@@ -221,10 +220,6 @@ def _naming(path: Path, size: int | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         raise write_error(path, error, size) from error
-
-
-class _Bar(tqdm):  # type: ignore[misc]
-    monitor_interval = 0  # no thread that loader processes would be forked beside
 
 
 _BYTES: dict[str, Any] = {"unit": "B", "unit_scale": True, "leave": False, "disable": None}

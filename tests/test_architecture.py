@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BASE = {
     "config", "settings", "structures", "errors", "files", "flags", "distributed", "processes",
     "metrics", "precision", "presets", "levels", "cache", "checks", "names", "regular_file",
-    "yaml_file", "extras", "web",
+    "yaml_file", "extras", "web", "counts", "cpus", "bars", "folder_lock",
 }  # fmt: skip
 LOW = BASE | {"boxes", "ops", "anchors", "annotations", "drawing"}
 MIDDLE = LOW | {"data", "models", "weights", "targets", "losses", "postprocess"}
@@ -35,13 +35,25 @@ MAY_IMPORT = {
     "targets": LOW,
     "losses": LOW | {"targets"},
     "postprocess": LOW,
-    **dict.fromkeys(("training", "evaluation", "export"), MIDDLE),
+    **dict.fromkeys(("evaluation", "export"), MIDDLE),
+    "training": MIDDLE | {"evaluation"},
+    "keepsakes": MIDDLE | {"evaluation"},
     "inference": MIDDLE | {"export"},
     "check": MIDDLE | {"page"},
-    "report": MIDDLE | {"page", "evaluation"},
+    "report": MIDDLE | {"page", "evaluation", "keepsakes"},
     "benchmark": MIDDLE | {"evaluation", "inference", "export"},
     "commands": MIDDLE
-    | {"training", "evaluation", "inference", "export", "benchmark", "check", "report", "page"},
+    | {
+        "training",
+        "keepsakes",
+        "evaluation",
+        "inference",
+        "export",
+        "benchmark",
+        "check",
+        "report",
+        "page",
+    },
     "cli": BASE | {"commands"},
 }
 

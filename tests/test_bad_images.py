@@ -74,9 +74,9 @@ def test_a_run_goes_on_without_a_bad_image_and_says_so(
     status = json.loads((tmp_path / "run" / "status.json").read_text())
     assert (status["state"], status["bad_images"]) == ("finished", 2)
     out, err = capsys.readouterr()
-    assert "1 of 10 training images are bad: others took their places" in out
-    assert "1 of 10 validation images are bad: AP is without them, too low" in out
-    assert "1 bad images replaced  AP without 1 bad images: too low" in out
+    assert "1 of 10 training images bad: others took their places" in out
+    assert "1 of 10 validation images bad: AP is without them, too low" in out
+    assert "1 bad image replaced  AP without 1 bad image: too low" in out
     assert err.count("4.png") == 1
     assert load_checkpoint(tmp_path / "run" / "last.pt").metrics["bad_val_images"] == 1
 
@@ -177,7 +177,7 @@ def test_two_processes_report_the_bad_images_of_both(data: Path, tmp_path: Path)
         "1.png", "4.png", "8.png", "7.png",
     }  # fmt: skip
     assert rows(tmp_path / "run")[-1]["bad_images"] == "3"
-    assert "3 of 10 training images are bad" in done.stdout
+    assert "3 of 10 training images bad" in done.stdout
     failed = torchrun(
         2, *words, "--max-bad-images", "0.2", "--output", tmp_path / "failed", check=False
     )

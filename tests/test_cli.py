@@ -165,7 +165,7 @@ def test_predict_writes_a_picture_and_one_json(weights: Path, picture: Path) -> 
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "5 detections in 1 images" in done.stdout
+    assert "5 detections in 1 image " in done.stdout
     assert sorted(path.suffix for path in output.iterdir()) == [".json", ".png"]
     text = (output / "predictions.json").read_text()
     assert text.count('"cat"') >= 1

@@ -16,21 +16,22 @@ import pytest
 
 from effdet.errors import UsageError
 from effdet.files import (
-    FolderLock,
     WriteError,
+    check_output,
     check_writable,
     keep_old,
     remove_leftovers,
     replace_text,
     write_atomically,
 )
+from effdet.folder_lock import FolderLock
 
 ROOT = Path(__file__).parents[1]
 # Takes the lock of a folder, forks a child that lives on, says so and waits.
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from effdet.files import FolderLock
+from effdet.folder_lock import FolderLock
 with FolderLock(Path(sys.argv[1])):
     child = os.fork()
     if child == 0:
@@ -335,3 +336,27 @@ def test_a_file_system_without_locks_stops_no_run(
     monkeypatch.setattr(fcntl, "flock", no_locks)
     with FolderLock(tmp_path) as lock:
         assert not lock.held
+
+
+def test_a_file_that_cannot_be_written_is_refused_beforehand(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"there is no folder .*none"):
+        check_output(tmp_path / "none" / "metrics.json")
+    with pytest.raises(UsageError, match="is a folder"):
+        check_output(tmp_path)
+    check_output(tmp_path / "metrics.json")
+
+
+def test_only_a_file_is_written_over(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "link.json").symlink_to(tmp_path / "file.json")
+    for name in ("pipe.json", "link.json"):
+        with pytest.raises(UsageError, match="a link, a device or a pipe"):
+            check_output(tmp_path / name)
+    with pytest.raises(UsageError, match="cannot be written: File name too long"):
+        check_output(tmp_path / ("x" * 250))
+    (tmp_path / "file.json").write_text("old")
+    check_output(tmp_path / "file.json")
+    assert (tmp_path / "file.json").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "file.json", "link.json", "pipe.json"
+    ]  # fmt: skip

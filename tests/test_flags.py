@@ -9,7 +9,7 @@ import pytest
 from effdet import flags
 from effdet.errors import UsageError
 from effdet.flags import option
-from effdet.presets import PRESETS
+from effdet.presets import ABOUT, PRESETS
 from effdet.settings import PredictConfig, TrainConfig, ValidateConfig
 
 
@@ -222,6 +222,53 @@ def test_presets_fit_the_training_settings(name: str) -> None:
         assert getattr(config, key) == value
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A field of every kind of value, each with a default."""
+
+    runs: tuple[str, ...] = option(help="runs", positional=True, metavar="RUN")
+    file: str = option("a.txt", help="text", metavar="FILE")
+    name: str = option("", help="empty")
+    sizes: tuple[int, ...] = option((3, 4), help="several")
+    pair: tuple[float, float] = option((0.5, 4e-5), help="two")
+    rate: float = option(600.0, help="a number")
+    batch: int | Literal["auto"] = option(8, help="or a word")
+    kinds: tuple[Literal["a", "b"], ...] = option(("b", "a"), help="words")
+    yes: bool = option(True, help="a switch")
+    no: bool = option(False, help="another")
+
+
+def test_help_shows_values_as_they_are_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        flags.parse(Shown, ["--help"], program="prog", description="")
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == "usage: prog RUN... [options]"
+    assert lines[lines.index("positional arguments:") + 1] == "RUN runs"
+    assert lines[lines.index("--debug print the traceback of an error") + 1 :] == [
+        "--file FILE text (default: a.txt)",
+        "--name NAME empty",
+        "--sizes N ... several (default: 3 4)",
+        "--pair X X two (default: 0.5 4e-5)",
+        "--rate X a number (default: 600)",
+        "--batch N|auto or a word (default: 8)",
+        "--kinds {a,b} ... words (default: b a)",
+        "--yes, --no-yes a switch (default: on)",
+        "--no, --no-no another (default: off)",
+    ]
+
+
+def test_help_has_a_line_on_every_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ABOUT.keys() == PRESETS.keys()
+    with pytest.raises(SystemExit):
+        flags.parse(
+            TrainConfig, ["--help"], program="t", description="", presets=PRESETS,
+            about_presets=ABOUT,
+        )  # fmt: skip
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    start = lines.index("--preset NAME named set of values:") + 1
+    assert lines[start : lines.index("data:") - 1] == [f"{n}: {ABOUT[n]}" for n in sorted(ABOUT)]
+
+
 def test_help_shows_options_under_their_headings(capsys: pytest.CaptureFixture[str]) -> None:
     """A class's own options come first, then those that it shares with other programs."""
     with pytest.raises(SystemExit):
@@ -229,12 +276,12 @@ def test_help_shows_options_under_their_headings(capsys: pytest.CaptureFixture[s
     text = capsys.readouterr().out
     places = [
         text.index(part)
-        for part in ("usage: train.py [options]", "\ndata:\n", "--data DATA", "\noptimization:\n",
-                     "--lr LR", "\nfrom outputs to detections:\n", "--sigma SIGMA")
+        for part in ("usage: train.py [options]", "\ndata:\n", "--data DIR", "\noptimization:\n",
+                     "--lr X", "\nfrom outputs to detections:\n", "--sigma X")
     ]  # fmt: skip
     assert places == sorted(places)
     with pytest.raises(SystemExit):
         flags.parse(PredictConfig, ["--help"], program="effdet predict", description="")
-    assert "usage: effdet predict SOURCE --weights WEIGHTS --output OUTPUT [options]" in (
+    assert "usage: effdet predict SOURCE... --weights FILE --output DIR [options]" in (
         capsys.readouterr().out
     )

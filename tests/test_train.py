@@ -251,7 +251,7 @@ def scripted_figures(monkeypatch: pytest.MonkeyPatch, *aps: tuple[float, float])
         metrics = real(*arguments, **options)
         return dataclasses.replace(metrics, figures={**metrics.figures, "AP": left.pop(0)})
 
-    monkeypatch.setattr(train, "evaluate", evaluate)
+    monkeypatch.setattr("effdet.training.validation.evaluate", evaluate)
 
 
 Words = tuple[str | Path, ...]
@@ -271,6 +271,35 @@ def test_the_better_weights_are_the_best_and_are_named(
     assert (best.chosen, best.metrics["epoch"], best.metrics["AP"]) == ("ema", 3, 0.3)
     status = json.loads((folder / "status.json").read_text())
     assert (status["state"], status["best_AP"]) == ("finished", 0.3)
+
+
+@pytest.mark.parametrize(
+    ("aps", "said"),
+    [
+        # The first epoch is of the warm-up; the bound is 0.001.
+        ((0.0, 0.0009, 0.0, 0.0, 0.0), [2, 4, 5]),
+        ((0.0, 0.0011, 0.0011, 0.0, 0.0011), [4]),
+        ((0.0, 0.5, 0.5, 0.5, 0.0), [5]),
+    ],
+)
+def test_an_ap_of_practically_0_is_looked_into_now_and_then(
+    aps: tuple[float, ...],
+    said: list[int],
+    tiny: Words,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scripted_figures(monkeypatch, *((ap, ap) for ap in aps))
+    words = ("--epochs", "5", "--warmup-epochs", "1", "--optimizer", "adamw", "--lr", "0.3")
+    assert train_here(*tiny, *words, "--output", tmp_path / "run") == 0
+    out = capsys.readouterr().out
+    causes, epoch = [], 0
+    for line in out.splitlines():
+        causes += [epoch + 1] * line.startswith("likely cause: ")
+        epoch += line.startswith("epoch ") and "loss" in line and "AP " in line
+    assert causes == said
+    assert "it is 0.3; with adamw, 0.008 is usual; both for a global batch of 64" in out
 
 
 def test_raw_weights_may_be_the_best(

@@ -9,6 +9,7 @@ import numpy as np
 from effdet.annotations import AnnotationError, check_classes
 from effdet.check.findings import Example, Findings
 from effdet.check.reading import Split
+from effdet.counts import counted
 from effdet.errors import one_line, shown
 
 BACKGROUND = {"background", "__background__", "_background_", "bg", "back_ground"}
@@ -129,7 +130,7 @@ def _check_counts(splits: Sequence[Split], findings: Findings) -> None:
         id_: "" for id_ in names if not total[id_]
     })  # fmt: skip
     _add_classes(findings, "classes.few_instances", base, names, {
-        id_: f"{count} boxes" for id_, count in in_base.items() if 0 < count < FEW
+        id_: counted(count, "box", "boxes") for id_, count in in_base.items() if 0 < count < FEW
     })  # fmt: skip
     used = {id_: count for id_, count in in_base.items() if count}
     if used and max(used.values()) > IMBALANCE * min(used.values()):
@@ -150,11 +151,11 @@ def _check_shared(splits: Sequence[Split], findings: Findings) -> None:
         return
     in_train, in_val = counts(train), counts(val)
     _add_classes(findings, "classes.only_in_train", train, categories(train), {
-        id_: f"{count:,} boxes, none in {val.name}"
+        id_: f"{counted(count, 'box', 'boxes')}, none in {val.name}"
         for id_, count in in_train.items() if count and not in_val.get(id_)
     })  # fmt: skip
     _add_classes(findings, "classes.only_in_val", val, categories(val), {
-        id_: f"{count:,} boxes, none in {train.name}"
+        id_: f"{counted(count, 'box', 'boxes')}, none in {train.name}"
         for id_, count in in_val.items() if count and not in_train.get(id_)
     })  # fmt: skip
 

@@ -18,6 +18,7 @@ from effdet.check.pictures import check_pictures, look_at_all
 from effdet.check.reading import Split, read_splits
 from effdet.check.registry import SEVERITIES
 from effdet.config import ModelConfig
+from effdet.counts import counted
 from effdet.data import find_splits
 from effdet.data.formats import SplitFiles
 from effdet.errors import DataError, nearest, printable
@@ -94,8 +95,7 @@ class CheckReport:
         ids = [f"{f.kind.id} ({f.count:,})" for f in self.findings if f.kind.severity == "error"]
         if ids:
             raise DataError(
-                f"{printable(self.data)}: {len(ids)} kind{'s' * (len(ids) > 1)} of errors: "
-                f"{', '.join(ids)}"
+                f"{printable(self.data)}: {counted(len(ids), 'kind')} of errors: {', '.join(ids)}"
             )
 
 

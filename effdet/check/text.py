@@ -8,6 +8,7 @@ from effdet.check.anchors import AnchorReport, Reach
 from effdet.check.findings import Example, Finding, count_of
 from effdet.check.registry import Severity
 from effdet.check.report import CheckReport, SplitFigures
+from effdet.counts import counted
 from effdet.errors import printable
 from effdet.names import shown_name
 
@@ -80,7 +81,7 @@ def format_example(example: Example) -> str:
 
 def _anchor_lines(report: AnchorReport) -> Iterator[str]:
     height, width = report.image_size
-    boxes = f"{report.boxes:,} boxes of {printable(report.split)}"
+    boxes = f"{counted(report.boxes, 'box', 'boxes')} of {printable(report.split)}"
     yield f"ANCHORS of {report.model} at {width} x {height} on {boxes}"
     yield ""
     yield f"  {'':<10} {'reached at IoU 0.5':>19} {'mean best IoU':>14}   --anchors"

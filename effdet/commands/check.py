@@ -5,8 +5,7 @@ import sys
 
 from effdet import flags
 from effdet.check import check_data, format_report, next_command, write_page
-from effdet.evaluation import check_output
-from effdet.files import replace_text
+from effdet.files import check_output, replace_text
 from effdet.names import json_text, say
 from effdet.page import BEGINS
 from effdet.settings import MAX_PIXELS

@@ -4,6 +4,7 @@
 import shlex
 
 from effdet import flags
+from effdet.counts import counted
 from effdet.data.convert import Conversion, convert_data
 from effdet.data.formats.split import TITLES
 from effdet.names import say
@@ -45,7 +46,8 @@ def format_conversion(conversion: Conversion, to: str) -> str:
     titles = {str(name): title for name, title in TITLES.items()}
     lines = [f"{titles[conversion.source]} -> {titles[to]}"]
     for name, count in conversion.images.items():
-        lines.append(f"{name:<9} {count:,} images, {conversion.boxes[name]:,} boxes")
+        boxes = counted(conversion.boxes[name], "box", "boxes")
+        lines.append(f"{name:<9} {counted(count, 'image')}, {boxes}")
     lost = {what: count for what, count in conversion.lost.items() if count}
     if lost:
         lines.append(f"{titles[to]} cannot hold:")

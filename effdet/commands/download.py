@@ -7,7 +7,7 @@ from effdet import flags
 from effdet.data.coco2017 import download_coco2017
 from effdet.names import say
 from effdet.settings import DownloadConfig
-from effdet.settings.programs import DATASET
+from effdet.settings.download import DATASET
 from effdet.weights.download import fetch, find_release, format_releases
 
 DESCRIPTION = "Fetch public weights to be used without a network later, or the data set coco2017."

@@ -7,6 +7,7 @@ from effdet import flags
 from effdet.export import Exported, export
 from effdet.export.checking import describe
 from effdet.files import megabytes
+from effdet.keepsakes import validated_images
 from effdet.names import say
 from effdet.settings import ExportConfig
 
@@ -27,14 +28,12 @@ def run(argv: list[str]) -> None:
 
 
 def next_commands(config: ExportConfig, written: Exported) -> str:
-    """What to type next with this file."""
-    name = shlex.quote(str(written.files[0]))
-    trust = " --trust-code" if name.rstrip("'").endswith(".pt2") else ""
-    weights = shlex.quote(config.weights)
-    return "\n".join(
-        [
-            f"next: effdet predict YOUR_IMAGE.jpg --weights {name}{trust} --output out",
-            f"      python validate.py --data YOUR_DATA --weights {name}{trust}",
-            f"      effdet benchmark {weights} {name}{trust}",
-        ]
-    )
+    """What to type next with this file: whole commands, on images that are known."""
+    name = str(written.files[0])
+    weights = [name, "--trust-code"] if name.endswith(".pt2") else [name]
+    commands = [["effdet", "benchmark", config.weights, *weights]]
+    images = config.check_images or validated_images(config.weights)
+    if images is not None:
+        words = ["effdet", "predict", str(images), "--weights", *weights, "--output", "out"]
+        commands.insert(0, words)
+    return "next: " + "\n      ".join(map(shlex.join, commands))

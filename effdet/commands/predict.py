@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from effdet import flags
+from effdet.counts import counted
 from effdet.errors import UsageError, printable
 from effdet.inference import (
     TILE_OVERLAP,
@@ -82,7 +83,7 @@ def _tell(report: FolderReport, config: PredictConfig) -> None:
     for text in report.notes.values():
         print(f"note: {printable(text)}", file=sys.stderr)
     say(
-        f"{report.num_detections} detections in {report.num_images} images "
+        f"{counted(report.num_detections, 'detection')} in {counted(report.num_images, 'image')} "
         f"({report.images_per_second:.1f} images/s)"
     )
     say(f"{' and '.join(config.save)} in {report.folder}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from effdet import flags
 from effdet.errors import UsageError
-from effdet.evaluation import check_output
+from effdet.files import check_output
 from effdet.names import say
 from effdet.page import BEGINS
 from effdet.settings.report import ReportConfig

@@ -25,6 +25,7 @@ from effdet.annotations import (
     refuse_repairs,
     some,
 )
+from effdet.counts import counted
 from effdet.data.images import Note, decode_annotated, ignore_notes
 from effdet.errors import DataError, printable, shown
 from effdet.settings import MAX_PIXELS
@@ -72,7 +73,8 @@ class DataReport:
 
     def __str__(self) -> str:
         text = (
-            f"{self.images} images ({self.empty_images} without boxes), {self.boxes} boxes "
+            f"{counted(self.images, 'image')} ({self.empty_images} without boxes), "
+            f"{counted(self.boxes, 'box', 'boxes')} "
             f"({self.crowd_boxes} crowd), {self.clipped} clipped, {self.dropped} dropped"
         )
         if self.dropped:

@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from effdet.annotations import fault_of_name
 from effdet.errors import DataError, UsageError, shown
-from effdet.files import FolderLock, WriteError, megabytes, replace_text, write_error
+from effdet.files import WriteError, megabytes, replace_text, write_error
+from effdet.folder_lock import FolderLock
 from effdet.regular_file import hash_rest
 from effdet.web import UnreachableError, copy_url, forget, say
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
+from effdet.counts import counted
 from effdet.data.transforms import Size
 from effdet.errors import UsageError
 
@@ -131,9 +132,10 @@ def _too_large(size: int, batch_size: int, world_size: int, accumulate: int) -> 
     largest = size // (world_size * accumulate)
     ways = [f"a batch size of at most {largest}" if largest else "", *others]
     return (
-        f"a batch of {batch_size} images on each of {world_size} processes{passes} is "
-        f"{batch_size * world_size * accumulate} images, but the training set has only {size}; "
-        f"use {' or '.join(way for way in ways if way) or 'a larger set'}"
+        f"a batch of {counted(batch_size, 'image')} on each of "
+        f"{counted(world_size, 'process', 'processes')}{passes} is "
+        f"{counted(batch_size * world_size * accumulate, 'image')}, but the training set has "
+        f"only {size}; use {' or '.join(way for way in ways if way) or 'a larger set'}"
     )
 
 

@@ -10,7 +10,7 @@ from effdet.evaluation.curves import (
     class_curves,
     confusion_matrix,
 )
-from effdet.evaluation.diagnosis import diagnose
+from effdet.evaluation.diagnosis import LEAST_AP, diagnose, finds_nothing
 from effdet.evaluation.files import GroundTruth, Results
 from effdet.evaluation.loop import evaluate
 from effdet.evaluation.matching import Fate, Kind, Matching, match
@@ -21,9 +21,10 @@ from effdet.evaluation.mistakes import (
     spread_images,
     worst_images,
 )
-from effdet.evaluation.report import check_output, format_metrics, write_metrics, write_results
+from effdet.evaluation.report import format_metrics, write_metrics, write_results
 
 __all__ = [
+    "LEAST_AP",
     "RECALLS",
     "BestF1",
     "ClassCurve",
@@ -38,12 +39,12 @@ __all__ = [
     "Metrics",
     "Results",
     "best_f1",
-    "check_output",
     "class_curves",
     "confusion_matrix",
     "count_errors",
     "diagnose",
     "evaluate",
+    "finds_nothing",
     "format_metrics",
     "match",
     "score_files",

@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures and detections as text and as files."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
 
-from effdet.errors import UsageError
+from effdet.counts import counted
 from effdet.evaluation.coco import ClassFigures, Metrics
 from effdet.evaluation.files import Results
-from effdet.files import check_name, replace_text, write_atomically
+from effdet.files import check_output, replace_text, write_atomically
 from effdet.names import json_text, shown_name
 
 _MEANING = {
@@ -35,7 +34,7 @@ def format_metrics(metrics: Metrics) -> str:
 
     A dash stands for a figure that the ground truth has no box for.
     """
-    lines = [f"{metrics.images} images"]
+    lines = [counted(metrics.images, "image")]
     if metrics.bad_images:
         lines.append(f"{metrics.bad_images} of them are bad: their boxes count as missed")
     for name, value in metrics.figures.items():
@@ -57,7 +56,7 @@ def _class_table(rows: tuple[ClassFigures, ...]) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    return f"{'-':>6}" if value is None else f"{value:6.4f}"
+    return f"{'-':>6}" if value is None else f"{value:6.3f}"
 
 
 def metrics_to_dict(metrics: Metrics) -> dict[str, Any]:
@@ -106,34 +105,3 @@ def write_results(results: Results, path: str | Path) -> None:
         raise ValueError("boxes and scores must be finite")
     check_output(path)
     write_atomically(path, write)
-
-
-def check_output(
-    path: str | Path, others: Iterable[str | Path | None] = (), *, begins: bytes = b""
-) -> None:
-    """Refuse a file that could not be written, before hours of work go into its content.
-
-    Args:
-        path: what is to be written.
-        others: files that must not be written over; None is passed over.
-        begins: how a file that may be replaced begins.
-
-    Raises:
-        UsageError: where ``path`` is a folder, a device, a pipe or a link, in a folder that does
-            not exist or is locked, or one of the others.
-    """
-    path = Path(path)
-    for other in others:
-        if other is not None and path.resolve() == Path(other).resolve():
-            raise UsageError(f"{path}: is read or written already; name another file")
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder, a file name is needed")
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise UsageError(f"{path}: a link, a device or a pipe; name a file")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}")
-    if begins and path.is_file() and path.stat().st_size:
-        with path.open("rb") as file:
-            if file.read(len(begins)).lower() != begins:
-                raise UsageError(f"{path}: is there already and is of another kind; name a new one")
-    check_name(path)

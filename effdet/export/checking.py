@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from effdet.boxes import encode_boxes
+from effdet.counts import counted
 from effdet.data.image_file import IMAGE_SUFFIXES
 from effdet.data.images import decode_image
 from effdet.data.shapes import draw
@@ -63,7 +64,7 @@ def check_inputs(info: ExportInfo, images: str | None, count: int) -> tuple[Tens
     else:
         files = _files(images)[:count]
         pixels = [decode_image(file) for file in files]
-        words = f"{len(files)} images of {images}"
+        words = f"{counted(len(files), 'image')} of {images}"
     config = info.model_config
     inputs = [letterbox(p, config.image_size, config.mean, config.std)[0] for p in pixels]
     return torch.stack(inputs), words
@@ -181,7 +182,7 @@ def describe(check: Check) -> str:
             f"raw outputs     boxes within {check.boxes:.2g} pixels, scores within "
             f"{check.scores:.2g}"
         )
-    text = f"{found.detections} detections"
+    text = counted(found.detections, "detection")
     if found.detections:
         text += f", boxes within {found.boxes:.2g} pixels, scores within {found.scores:.2g}"
     if found.ties:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from effdet.counts import counted
 from effdet.errors import DataError
 from effdet.files import new_folder
 from effdet.inference.coco import Coco, find_image_ids
@@ -63,7 +64,9 @@ class FolderReport:
         if self.failed:
             total = self.num_images + len(self.failed)
             errors = "; ".join(self.failed.values())
-            texts.append(f"{len(self.failed)} of {total} images could not be read: {errors}")
+            texts.append(
+                f"{len(self.failed)} of {counted(total, 'image')} could not be read: {errors}"
+            )
         if texts:
             raise DataError("; ".join(texts))
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sources read ahead of the model: decoded images and frames, batch by batch."""
 
-import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -9,6 +8,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from effdet.cpus import usable_cpus
 from effdet.errors import DataError
 from effdet.inference.prefetch import iterate_ahead, map_ahead
 from effdet.inference.sources import AnySource, ImageSource, VideoSource, read_image
@@ -77,7 +77,7 @@ class ReadSettings:
         """Threads that decode."""
         if self.workers is not None:
             return self.workers
-        return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+        return min(8, usable_cpus())
 
     def read_image(self, source: ImageSource) -> Picture | Unread:
         """One image, or why it could not be had."""

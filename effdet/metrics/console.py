@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tqdm import tqdm
-
+from effdet import bars
+from effdet.counts import counted
 from effdet.errors import printable, printable_lines
 from effdet.metrics.table import FIGURES
 from effdet.settings import Console as ConsoleKind
@@ -85,13 +85,13 @@ class Lines:
         parts = [f"epoch {epoch}/{epochs}", duration(seconds)]
         parts += [text for name, text in describe(values).items() if name == "loss"]
         if figures:
-            parts += [f"{name} {percent(figures.get(name))}" for name in FIGURES[:6]]
+            parts += [f"{name} {share(figures.get(name))}" for name in FIGURES[:6]]
         if figures.get("weights"):
             parts.append(f"({figures['weights']})")
         if values.get("bad_images"):
-            parts.append(f"{values['bad_images']} bad images replaced")
+            parts.append(f"{counted(values['bad_images'], 'bad image')} replaced")
         if figures.get("bad_val_images"):
-            parts.append(f"AP without {figures['bad_val_images']} bad images: too low")
+            parts.append(f"AP without {counted(figures['bad_val_images'], 'bad image')}: too low")
         self.say("  ".join(parts))
 
     def close(self) -> None:
@@ -103,23 +103,23 @@ class Bar(Lines):
 
     def __init__(self) -> None:
         super().__init__()
-        _Bar.set_lock(threading.RLock())  # tqdm's own one is shared with forked processes
-        self.bar: _Bar | None = None
-        self.values: _Bar | None = None
+        bars.Bar.set_lock(threading.RLock())  # tqdm's own one is shared with forked processes
+        self.bar: bars.Bar | None = None
+        self.values: bars.Bar | None = None
 
     def say(self, text: str) -> None:
         """Print ``text`` above the bar."""
-        _Bar.write(printable_lines(text), file=sys.stdout)
+        bars.Bar.write(printable_lines(text), file=sys.stdout)
         sys.stdout.flush()
 
     def warn(self, text: str) -> None:
         """Print ``text`` on standard error, above the bar where that is the terminal, too."""
-        _Bar.write(printable_lines(text), file=sys.stderr)
+        bars.Bar.write(printable_lines(text), file=sys.stderr)
 
     def begin_epoch(self, epoch: int, epochs: int, steps: int) -> None:
         """A new bar."""
         self.close()
-        self.bar = _Bar(
+        self.bar = bars.Bar(
             total=steps,
             position=0,
             desc=f"epoch {epoch}/{epochs}",
@@ -127,7 +127,9 @@ class Bar(Lines):
             **_ON_STDOUT,
             file=sys.stdout,
         )
-        self.values = _Bar(total=0, position=1, bar_format="{desc}", **_ON_STDOUT, file=sys.stdout)
+        self.values = bars.Bar(
+            total=0, position=1, bar_format="{desc}", **_ON_STDOUT, file=sys.stdout
+        )
 
     def tick(self, step: int) -> None:
         """Move the bar, at most ten times a second on the screen."""
@@ -154,10 +156,6 @@ class Bar(Lines):
             if bar is not None:
                 bar.close()
         self.bar = self.values = None
-
-
-class _Bar(tqdm):  # type: ignore[misc]
-    monitor_interval = 0  # no thread beside the training
 
 
 _ON_STDOUT: dict[str, Any] = {"leave": False, "dynamic_ncols": True, "miniters": 1}
@@ -222,6 +220,6 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{second:02d}"
 
 
-def percent(value: float | None) -> str:
-    """``value`` in percent, ``-`` for none."""
-    return "-" if value is None else f"{100 * value:.1f}"
+def share(value: float | None) -> str:
+    """A COCO figure from 0 to 1 with three digits, as COCO prints it, ``-`` for none."""
+    return "-" if value is None else f"{value:.3f}"

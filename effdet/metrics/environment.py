@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from effdet import __version__
+from effdet.cpus import usable_cpus
 from effdet.files import replace_text
 
 LIBRARIES = (
@@ -39,7 +40,7 @@ def environment(device: torch.device, world_size: int) -> dict[str, Any]:
         "cpu": {
             "model": _cpu_model(),
             "count": os.cpu_count(),
-            "usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+            "usable": usable_cpus(),
             "threads": torch.get_num_threads(),
         },
         "device": str(device),

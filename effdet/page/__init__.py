@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pages of HTML that are one file each and open anywhere."""
 
-from effdet.page.page import BEGINS, Figure, Page, Section
+from effdet.page.page import BEGINS, Cell, Figure, Page, Section
 
-__all__ = ["BEGINS", "Figure", "Page", "Section"]
+__all__ = ["BEGINS", "Cell", "Figure", "Page", "Section"]

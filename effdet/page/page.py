@@ -127,10 +127,11 @@ class Section:
 
         Args:
             pictures: each with its caption; they are kept as JPEG.
-            side: pixels that the longer side has at most.
+            side: pixels that the longer side has at most; up to :data:`PICTURE_SIDE` two of them
+                stand side by side on a phone too.
         """
         kept = [(_data_uri(picture, side), caption) for picture, caption in pictures]
-        return self._add("pictures", pictures=kept)
+        return self._add("pictures", pictures=kept, small=side <= PICTURE_SIDE)
 
     def pairs(
         self, pairs: Iterable[tuple["Image", "Image", str]], side: int = PICTURE_SIDE

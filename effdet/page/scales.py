@@ -32,14 +32,17 @@ class Scale:
     def label(self, value: float) -> str:
         """``value`` of a tick in as few digits as tell it from the next one."""
         step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else abs(value) or 1.0
-        return short(value, step)
+        return short(value, step, max(map(abs, self.ticks), default=0.0))
 
 
-def short(value: float, step: float = 0.0) -> str:
-    """A number for people: ``12,000``, ``0.25``, ``2.5e-07``; fine enough for steps of ``step``."""
+def short(value: float, step: float = 0.0, largest: float = 0.0) -> str:
+    """A number for people: ``12,000``, ``0.25``, ``2.5e-7``; fine enough for steps of ``step``.
+
+    Numbers that stand beside one of size ``largest`` are written the way that one is.
+    """
     if value == 0:
         return "0"
-    if abs(value) >= 1e7 or max(abs(value), step) < 1e-3:
+    if max(abs(value), largest) >= 1e7 or max(abs(value), step, largest) < 1e-3:
         mantissa, exponent = f"{value:.2e}".split("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
     digits = max(0, 1 - math.floor(math.log10(step))) if step else 4

@@ -12,12 +12,12 @@ from effdet.data.images import decode_image
 from effdet.drawing import to_picture
 from effdet.errors import DataError, EffdetError, one_line
 from effdet.evaluation import spread_images, worst_images
+from effdet.keepsakes import FOLDER, NUM_BATCHES
 from effdet.page import Page
 from effdet.report import pictures
 from effdet.report.data import add_labels
 from effdet.report.evaluate import validation_files
 from effdet.report.judged import Judged, judge, open_images
-from effdet.report.keep import FOLDER, NUM_BATCHES
 from effdet.report.overview import (
     FIGURE_HEADER,
     add_settings,
@@ -25,7 +25,7 @@ from effdet.report.overview import (
     differing_settings,
     figure_row,
 )
-from effdet.report.run import RunRecord, number
+from effdet.report.run import RunRecord, number, share
 from effdet.report.training import training_figures
 from effdet.report.validation import add_classes, add_confusion, add_curves, add_errors
 from effdet.settings.report import ReportConfig
@@ -51,14 +51,23 @@ def build_comparison(runs: Sequence[RunRecord], config: ReportConfig) -> Page:
     runs = _with_different_names(runs)
     page = Page(f"{len(runs)} runs", ", ".join(run.name for run in runs))
     section = page.section("Figures", "Each run at the epoch with its highest AP.")
-    section.table(FIGURE_HEADER, [figure_row(run) for run in runs], numeric=range(1, 10))
+    section.table(
+        FIGURE_HEADER,
+        [figure_row(run) for run in runs],
+        numeric=range(1, 10),
+        caption="A dash: not measured, or there is no box of that size.",
+    )
     for run in runs:
         for note in run.notes:
             section.note(f"{run.name}: {note}")
     rows = differing_settings(runs)
     section = page.section("Settings that differ", "" if rows else "None does.")
     if rows:
-        section.table(["setting", *(run.name for run in runs)], rows)
+        section.table(
+            ["setting", *(run.name for run in runs)],
+            rows,
+            caption="A dash: the run had no such setting.",
+        )
     page.section("Training").figures(training_figures(runs))
     _add_class_comparison(page, runs, config)
     return page
@@ -78,7 +87,9 @@ def _add_data(page: Page, run: RunRecord) -> None:
         try:
             add_labels(section, run.labels)
         except (KeyError, TypeError, IndexError) as error:
-            section.note(f"{FOLDER}/labels.json is damaged ({one_line(error)}).")
+            section.note(
+                f"{FOLDER}/labels.json is damaged or of an earlier version ({one_line(error)})."
+            )
     sheets = [(n, run.folder / FOLDER / f"batch-{n}.jpg") for n in range(1, NUM_BATCHES + 1)]
     found = [(picture, f"Batch {n}") for n, path in sheets if (picture := _picture(path))]
     if found:
@@ -130,7 +141,7 @@ def _add_figures(page: Page, run: RunRecord, judged: Judged) -> None:
         )
     add_curves(section, judged)
     add_classes(page.section("Classes"), judged)
-    text = f"Of detections with a score of at least {judged.threshold:.3f}"
+    text = f"Of detections with a score of at least {share(judged.threshold)}"
     of_all = judged.best[None]
     if of_all is not None and of_all.threshold == judged.threshold:
         text += ", at which F1 over all classes is best"
@@ -168,13 +179,10 @@ def _add_class_comparison(page: Page, runs: Sequence[RunRecord], config: ReportC
     if len(found) > 1:
         page.section("AP of each class").table(
             ["class", *found],
-            [[name, *(_ap(values.get(name)) for values in found.values())] for name in classes],
+            [[name, *(share(values.get(name)) for values in found.values())] for name in classes],
             numeric=range(1, len(found) + 1),
+            caption="A dash: there is no box of the class.",
         )
-
-
-def _ap(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def next_command(run: RunRecord) -> str:

@@ -25,7 +25,7 @@ def add_labels(section: Section, labels: Mapping[str, Any]) -> None:
     section.figures(
         [
             _classes(labels),
-            _sides(train["sides"]),
+            _sides(train["input_sides"], train["input_size"]),
             _aspects(train["aspects"]),
             _per_image(train["per_image"]),
             _centres(train["centres"]),
@@ -71,13 +71,14 @@ def _class_table(section: Section, labels: Mapping[str, Any]) -> None:
     section.table(header, rows, numeric=range(1, len(header)))
 
 
-def _sides(columns: Mapping[str, Any]) -> Figure:
+def _sides(columns: Mapping[str, Any], input_size: Sequence[int]) -> Figure:
     edges, found = _trimmed(columns["edges"], columns["counts"])
-    chart = histogram(edges, found, title="box sides", x_label="pixels", log=True)
+    chart = histogram(edges, found, title="box sides", x_label="input pixels", log=True)
     return Figure(
         svg=chart,
-        caption="Training boxes by side (root of the area) in pixels of the image as it is "
-        "stored. COCO calls boxes below 32 pixels small and those above 96 large.",
+        caption="Training boxes by side (root of the area) in pixels of the network's input, "
+        f"{input_size[0]} x {input_size[1]}: what anchors have to reach. Boxes below 16 pixels "
+        "are hard to see; a larger --image-size makes them larger.",
     )
 
 
@@ -109,7 +110,7 @@ def _centres(centres: Sequence[Sequence[int]]) -> Figure:
 
 
 def _trimmed(edges: Sequence[float], counts: Sequence[int]) -> tuple[list[float], list[int]]:
-    """Without the empty columns at both ends."""
+    """Without the empty columns at both ends; it begins with an edge that the axis names."""
     filled = [n for n, c in enumerate(counts) if c] or [0]
-    first, last = filled[0], filled[-1]
+    first, last = filled[0] // 2 * 2, filled[-1]
     return list(edges[first : last + 2]), list(counts[first : last + 1])

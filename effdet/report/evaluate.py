@@ -17,8 +17,8 @@ from effdet.data import (
 )
 from effdet.errors import UsageError, printable
 from effdet.evaluation import CocoEvaluator, GroundTruth, evaluate
+from effdet.keepsakes import Keepsakes, Validation
 from effdet.postprocess import Postprocess
-from effdet.report.keep import Keepsakes, Validation
 from effdet.report.run import RunRecord
 from effdet.settings import PostprocessConfig
 from effdet.weights import load_detector, load_model

@@ -19,7 +19,7 @@ from effdet.evaluation import (
     match,
 )
 from effdet.evaluation.files import load_results
-from effdet.report.keep import FOLDER
+from effdet.keepsakes import FOLDER
 from effdet.report.run import RunRecord
 
 FALLBACK_THRESHOLD = 0.3

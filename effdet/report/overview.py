@@ -4,8 +4,9 @@
 import shlex
 from collections.abc import Sequence
 
-from effdet.page import Section
-from effdet.report.run import RunRecord, number
+from effdet.evaluation import LEAST_AP
+from effdet.page import Cell, Section
+from effdet.report.run import RunRecord, number, share
 
 _STATES = {
     "finished": "finished",
@@ -13,17 +14,24 @@ _STATES = {
     "preempted": "ended by a signal",
     "interrupted": "interrupted",
 }
+_NOTHING_FOUND = (
+    "AP is practically 0: the model finds almost nothing yet. Where the loss still falls, it needs "
+    "more epochs (small data sets: 50 and more, from --weights). Where it does not, look at First "
+    "batches (do the boxes sit on their objects?) and at Errors (many boxes misplaced or of a "
+    "wrong class: the annotations of the two splits do not mean the same). effdet check names "
+    "faults of the data."
+)
 _FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 
 
-def summary_facts(run: RunRecord) -> dict[str, str]:
-    """The figures at the head of the page."""
+def summary_facts(run: RunRecord) -> dict[str, Cell]:
+    """The figures at the head of the page, without those that the run has not kept."""
     best, labels = run.best_epoch, run.labels
     first = run.starts[0] if run.starts else {}
     epochs = run.status.get("epochs")
-    return {
-        "best AP": _share(best.get("AP")),
-        "AP50": _share(best.get("AP50")),
+    facts: dict[str, Cell] = {
+        "best AP": share(best.get("AP")),
+        "AP50": share(best.get("AP50")),
         "best epoch": count(best.get("epoch")),
         "epochs done": f"{len(run.epochs)}" + (f" of {epochs}" if epochs else ""),
         "state": _state(run),
@@ -33,9 +41,10 @@ def summary_facts(run: RunRecord) -> dict[str, str]:
         "training images": count(labels.get("train", {}).get("images")),
         "validation images": count(labels.get("val", {}).get("images")),
         "classes": count(len(labels.get("train", {}).get("classes", [])) or None),
-        "started": str(first.get("time", "-"))[:16].replace("T", " "),
+        "started": str(first.get("time") or "")[:16].replace("T", " ") or None,
         "device": _device(first),
     }
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def add_summary(section: Section, run: RunRecord) -> None:
@@ -45,6 +54,8 @@ def add_summary(section: Section, run: RunRecord) -> None:
         section.note(note)
     if not run.best_epoch:
         section.note("No epoch was validated: there are curves of the training alone.")
+    elif run.best_ap < LEAST_AP:
+        section.note(_NOTHING_FOUND)
     error = run.status.get("error")
     if error:
         section.note(f"The run ended with: {error}")
@@ -64,12 +75,12 @@ def add_settings(section: Section, run: RunRecord) -> None:
         section.heading("Versions").table(["package", "version"], found)
 
 
-def figure_row(run: RunRecord) -> list[str]:
+def figure_row(run: RunRecord) -> list[Cell]:
     """The figures of the best epoch, for a table of runs."""
     best = run.best_epoch
     return [
         run.name,
-        *(_share(best.get(name)) for name in _FIGURES),
+        *(share(best.get(name)) for name in _FIGURES),
         count(best.get("epoch")),
         str(len(run.epochs)),
         duration(run.seconds),
@@ -80,11 +91,11 @@ def figure_row(run: RunRecord) -> list[str]:
 FIGURE_HEADER = ["run", *_FIGURES, "best epoch", "epochs", "time", "state"]
 
 
-def differing_settings(runs: Sequence[RunRecord]) -> list[list[str]]:
+def differing_settings(runs: Sequence[RunRecord]) -> list[list[Cell]]:
     """The settings that are not the same in all runs, a row each."""
     names = list(dict.fromkeys(name for run in runs for name in run.settings))
-    rows = [
-        [name, *(run.setting(name) if name in run.settings else "-" for run in runs)]
+    rows: list[list[Cell]] = [
+        [name, *(run.setting(name) if name in run.settings else None for run in runs)]
         for name in names
         if name != "output"
     ]
@@ -100,15 +111,10 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def count(value: object) -> str:
-    """A whole number, or a dash."""
+def count(value: object) -> str | None:
+    """A whole number; None is a dash."""
     found = number(value)
-    return "-" if found is None else f"{found:,.0f}"
-
-
-def _share(value: object) -> str:
-    found = number(value)
-    return "-" if found is None else f"{found:.3f}"
+    return None if found is None else f"{found:,.0f}"
 
 
 def _state(run: RunRecord) -> str:
@@ -116,11 +122,13 @@ def _state(run: RunRecord) -> str:
     return _STATES.get(state, f"{state}, or killed while {state}")
 
 
-def _device(start: dict[str, object]) -> str:
+def _device(start: dict[str, object]) -> str | None:
     gpus, processes = start.get("gpus"), start.get("world_size", 1)
     if isinstance(gpus, list) and gpus:
         gpu = gpus[0]
         name = gpu.get("name", "GPU") if isinstance(gpu, dict) else gpu
         return f"{processes} x {name}"
     cpu = start.get("cpu")
-    return str(cpu.get("model", "CPU")) if isinstance(cpu, dict) else str(start.get("device", "-"))
+    if isinstance(cpu, dict):
+        return str(cpu.get("model", "CPU"))
+    return str(start["device"]) if start.get("device") else None

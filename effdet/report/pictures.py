@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
+from effdet.counts import counted
 from effdet.data import CocoDataset
 from effdet.drawing import Color, draw_boxes, to_picture
 from effdet.errors import DataError, printable
@@ -18,6 +19,9 @@ SIDE = 560
 """Pixels of the longer side of each of the two pictures."""
 MOST_LABELS = 12
 """Boxes in a picture that are all labelled; of more only those that are wrong."""
+
+MOST_FALSE = 10
+"""False detections in a picture, those with the highest scores; more would hide it."""
 
 RIGHT: Color = (86, 180, 233)
 WRONG: Color = (230, 97, 0)
@@ -33,7 +37,8 @@ _KINDS = {
 
 LEGEND = (
     "Left (on a narrow screen above) the ground truth, right the detections. Blue boxes are found "
-    "and correct, orange ones are missed (left) or wrong (right)."
+    f"and correct, orange ones are missed (left) or wrong (right); at most {MOST_FALSE} wrong "
+    "detections are drawn in a picture, those with the highest scores."
 )
 
 
@@ -48,7 +53,7 @@ def pairs(
             picture = to_picture(dataset.load(index)[0])
         except DataError:
             continue
-        truth, found, caption = _sides(judged, image_id)
+        truth, found, caption = drawn_boxes(judged, image_id)
         name = printable(dataset.path(index).name)
         yield _side(picture, truth), _side(picture, found), f"{name}: {caption}"
 
@@ -57,7 +62,7 @@ Boxes = tuple[Results, list[str], list[bool]]
 """Boxes with a word to each, and which of them are wrong."""
 
 
-def _sides(judged: Judged, image_id: int) -> tuple[Boxes, Boxes, str]:
+def drawn_boxes(judged: Judged, image_id: int) -> tuple[Boxes, Boxes, str]:
     """What is to be drawn on the left and on the right, and the counts in words."""
     matching, names = judged.matching, judged.truth.categories
     rows, columns = (image_rows(r, image_id) for r in (matching.truth, matching.found))
@@ -70,8 +75,13 @@ def _sides(judged: Judged, image_id: int) -> tuple[Boxes, Boxes, str]:
         for i, score, kind in zip(found.category_ids, found.scores, kinds)
     ]
     wrong = [kind not in (Kind.CORRECT, Kind.IGNORED) for kind in kinds]
-    counts = f"{len(truth)} boxes, {sum(missed)} missed, {sum(wrong)} false"
-    return (truth, left, missed), (found, right, wrong), counts
+    counts = f"{counted(len(truth), 'box', 'boxes')}, {sum(missed)} missed, {sum(wrong)} false"
+    hidden = np.flatnonzero(wrong)[np.argsort(-found.scores[wrong], kind="stable")][MOST_FALSE:]
+    if len(hidden):
+        counts += f" ({len(hidden)} of them not drawn)"
+    shown = np.delete(np.arange(len(found)), hidden)
+    drawn = select(found, shown), [right[i] for i in shown], [wrong[i] for i in shown]
+    return (truth, left, missed), drawn, counts
 
 
 def _take(results: Results, rows: slice) -> Results:

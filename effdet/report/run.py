@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from effdet.errors import EffdetError, UsageError, one_line
+from effdet.keepsakes import BEST, FOLDER, LABELS
 from effdet.regular_file import open_regular
-from effdet.report.keep import BEST, FOLDER, LABELS
 from effdet.yaml_file import read_yaml
 
 MAX_BYTES = 1 << 30
@@ -119,6 +119,12 @@ def number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if abs(value) <= sys.float_info.max else None
+
+
+def share(value: Any) -> str | None:
+    """A figure from 0 to 1 with three digits, as COCO's figures are printed; None is a dash."""
+    found = number(value)
+    return None if found is None else f"{found:.3f}"
 
 
 def _text(path: Path) -> str:

@@ -9,6 +9,8 @@ from effdet.report.run import RunRecord, number
 
 MOST_POINTS = 600
 """Of a raw curve; of a longer one, means of neighbours."""
+FEW_POINTS = 10
+"""Each point of a curve with so few is marked: one alone would be no line."""
 WINDOWS = 25
 """A smoothed value is the mean over this part of the curve."""
 
@@ -18,7 +20,7 @@ Points = tuple[list[float], list[float | None]]
 def training_figures(runs: Sequence[RunRecord]) -> list[Figure]:
     """Curves of one run, or of several in one chart each; those without a value are left out."""
     charts = [
-        _steps(runs, "loss", "Loss on the training images; raw values pale."),
+        _steps(runs, "loss", "Loss on the training images."),
         _steps(runs, "cls_loss", "Its part for the classes."),
         _steps(runs, "box_loss", "Its part for the boxes, before its weight."),
         *(_validations(runs[0]) if len(runs) == 1 else _compared(runs)),
@@ -72,8 +74,9 @@ def _steps(
         if smoothed and window >= 2:
             lines.append(Series(name="", x=x, y=y, color=color, faint=True))
             y = smooth(y, window)
-        lines.append(Series(name=label, x=x, y=y, color=color))
-    return _figure(lines, name, caption)
+        lines.append(Series(name=label, x=x, y=y, color=color, dots=len(y) <= FEW_POINTS))
+    pale = " Smoothed, the raw values pale." * any(line.faint for line in lines)
+    return _figure(lines, name, caption + pale)
 
 
 def _step_points(run: RunRecord, name: str) -> Points:

@@ -12,9 +12,10 @@ from effdet.evaluation import (
     confusion_matrix,
     count_errors,
 )
-from effdet.page import Figure, Section
+from effdet.page import Cell, Figure, Section
 from effdet.page.charts import Series, bar_chart, heat_map, line_chart
 from effdet.report.judged import Judged
+from effdet.report.run import share
 
 MOST_CURVES = 12
 """Classes with a curve of their own; of more, those with most boxes."""
@@ -72,15 +73,16 @@ def add_classes(section: Section, judged: Judged) -> None:
         numeric=range(1, 12),
         caption="AP over IoU 0.50 to 0.95; small, medium and large are its parts by box area "
         "(below 32 x 32 pixels, above 96 x 96). The best F1 at IoU 0.5, the score threshold that "
-        "gives it, and precision and recall there. A dash: no such box.",
+        "gives it, and precision and recall there. A dash: the class has no box of that size, or "
+        "(from best F1 on) no correct detection.",
     )  # fmt: skip
 
 
-def _class_cells(curve: ClassCurve, best: BestF1 | None) -> list[str | int]:
+def _class_cells(curve: ClassCurve, best: BestF1 | None) -> list[Cell]:
     aps = [curve.ap["all"], curve.ap50, curve.ap75]
     aps += [curve.ap[size] for size in ("small", "medium", "large")]
     at_best = [None] * 4 if best is None else [best.f1, best.threshold, best.precision, best.recall]
-    return [curve.boxes, *("-" if v is None else f"{v:.3f}" for v in (*aps, *at_best))]
+    return [curve.boxes, *map(share, (*aps, *at_best))]
 
 
 def add_confusion(section: Section, judged: Judged) -> None:
@@ -90,20 +92,21 @@ def add_confusion(section: Section, judged: Judged) -> None:
     mistakes = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal()
     order = sorted(range(len(names)), key=lambda i: -int(mistakes[i]))[:MOST_CONFUSED]
     kept = [*sorted(order), len(names)]
-    labels = [*(list(names.values())[i] for i in kept[:-1]), "background"]
+    labels = [list(names.values())[i] for i in kept[:-1]]
     cells: list[list[float | None]] = [[int(matrix[r, c]) for c in kept] for r in kept]
     cells[-1][-1] = None
     chart = heat_map(
-        cells, labels, labels, title="confusion matrix", x_label="found as", y_label="truth",
-        by_row=True,
+        cells, [*labels, "no box"], [*labels, "not found"], title="confusion matrix",
+        x_label="columns: found as", y_label="rows: class of the box", by_row=True,
     )  # fmt: skip
     cut = f" The {len(order)} of {len(names)} classes with most mistakes." * (
         len(order) < len(names)
     )
     caption = (
-        f"Boxes by class (rows) and what they were found as (columns), at IoU 0.5 and a score of "
-        f"at least {judged.threshold:.2f}. Last column: not found; last row: detections where "
-        f"there is no box. Crowd regions do not count.{cut}"
+        "A row is the class that boxes have in the annotations, a column the class that the model "
+        f"found them as, at IoU 0.5 and a score of at least {share(judged.threshold)}. Last "
+        "column: boxes that were not found; last row: detections where there is no box. The "
+        f"diagonal is right; colours show the share of the row. Crowd regions do not count.{cut}"
     )
     section.figures([Figure(svg=chart, caption=caption, wide=True)])
 

@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The settings of the programs: every field of these dataclasses is an option."""
 
+from effdet.settings.average import AverageConfig
 from effdet.settings.benchmark import BenchmarkConfig
 from effdet.settings.check import CheckConfig
+from effdet.settings.convert import ConvertConfig
 from effdet.settings.data import DataConfig
+from effdet.settings.download import DownloadConfig
 from effdet.settings.export import ExportConfig, ExportFormat
+from effdet.settings.info import InfoConfig
 from effdet.settings.postprocess import FOR_PEOPLE, PostprocessConfig, select_postprocess
 from effdet.settings.predict import PredictConfig
-from effdet.settings.programs import (
-    AverageConfig,
-    ConvertConfig,
-    DownloadConfig,
-    InfoConfig,
-    ValidateConfig,
-)
 from effdet.settings.train import SETTLED, TrainConfig
+from effdet.settings.validate import ValidateConfig
 from effdet.settings.values import (
     MAX_PIXELS,
     NMS,

@@ -16,11 +16,13 @@ class BenchmarkConfig:
         help="weights and exported files; ratios are to the first", positional=True
     )
     data: str | None = option(
-        None, help="data set: its images are taken, and the AP is measured on all of them"
+        None,
+        metavar="DIR",
+        help="data set: its images are taken, and the AP is measured on all of them",
     )
-    split: str = option("val", help="with --data: split of it")
+    split: str = option("val", metavar="NAME", help="with --data: split of it")
     images: str | None = option(
-        None, help="folder or pattern of images (default: drawn pictures as JPEG)"
+        None, metavar="IMAGES", help="folder or pattern of images (default: drawn pictures as JPEG)"
     )
     count: int = option(16, help="images that are timed, in turn")
     batch_size: tuple[int, ...] = option((1,), help="images a call, one or several sizes")

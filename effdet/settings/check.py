@@ -17,7 +17,9 @@ class CheckConfig:
     """Settings of ``effdet check``."""
 
     data: str = option(help="data folder, or 'shapes': the built-in set", positional=True)
-    splits: tuple[str, ...] = option((), help="the only splits to look at (default: all)")
+    splits: tuple[str, ...] = option(
+        (), metavar="NAME", help="the only splits to look at (default: all)"
+    )
     model: str = option(DEFAULT_MODEL, help="model whose anchors and input size are looked at")
     image_size: tuple[int, ...] | None = option(
         None, help="input pixels instead of the model's: side, or height width"
@@ -35,10 +37,13 @@ class CheckConfig:
     )
     examples: int = option(5, help="examples of each finding")
     json: str | None = option(
-        None, help="write the findings here as JSON; - prints nothing else", in_file=False
+        None,
+        metavar="FILE",
+        help="write the findings here as JSON; - prints nothing else",
+        in_file=False,
     )
     html: str | None = option(
-        None, help="write a page with pictures of the findings here", in_file=False
+        None, metavar="FILE", help="write a page with pictures of the findings here", in_file=False
     )
 
     def __post_init__(self) -> None:

@@ -28,7 +28,7 @@ class ExportConfig:
     weights: str = option(help="weights of the detector: a file, or a public name", positional=True)
     format: ExportFormat = option("onnx", help="kind of file to write")
     output: str | None = option(
-        None, help="file to write (default: as the weights, with another ending)"
+        None, metavar="FILE", help="file to write (default: as the weights, with another ending)"
     )
     force: bool = option(False, help="replace the file if it is there already")
     detections: bool = option(
@@ -41,7 +41,9 @@ class ExportConfig:
     opset: int = option(18, help="version of ONNX's operators, 18-23")
     use_ema: bool = option(True, help="take the averaged weights where the file has them")
     check_images: str | None = option(
-        None, help="folder or pattern of images to check the file on (default: drawn ones)"
+        None,
+        metavar="IMAGES",
+        help="folder or pattern of images to check the file on (default: drawn ones)",
     )
     check_count: int = option(8, help="images that the file is checked on")
     box_tolerance: float = option(0.1, help="most that a box may differ, network pixels")

@@ -18,16 +18,18 @@ class PredictConfig(PostprocessConfig):
         help="images, folders, globs, .txt lists, https addresses, videos, rtsp streams, webcam:0",
         positional=True,
     )
-    weights: str = option(help="weights of the detector: a file, or a public name")
-    output: str = option(help="folder to create for what is found")
+    weights: str = option(metavar="FILE", help="weights of the detector: a file, or a public name")
+    output: str = option(metavar="DIR", help="folder to create for what is found")
     save: tuple[Save, ...] = option(
         ("pictures", "json"), help="what to write: pictures json coco csv yolo crops"
     )
     annotations: str | None = option(
-        None, help="COCO file with the ids of the images, for --save coco"
+        None, metavar="FILE", help="COCO file with the ids of the images, for --save coco"
     )
     yolo_scores: bool = option(False, help="end each line of --save yolo with the score")
-    classes: tuple[str, ...] = option((), help="names of the only classes to find (default: all)")
+    classes: tuple[str, ...] = option(
+        (), metavar="NAME", help="names of the only classes to find (default: all)"
+    )
     tta: bool = option(False, help="look at each image mirrored, smaller and larger too: six looks")
     tile: int = option(0, help="look at tiles of so many pixels a side besides the image, 0: none")
     tile_overlap: float | None = option(

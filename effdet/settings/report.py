@@ -12,12 +12,14 @@ from effdet.settings.values import require
 class ReportConfig:
     """Settings of ``effdet report``."""
 
-    runs: tuple[str, ...] = option(help="run folders of train.py", positional=True)
+    runs: tuple[str, ...] = option(metavar="RUN", help="run folders of train.py", positional=True)
     output: str | None = option(
-        None, help="page to write, which is replaced (default: RUN/report.html)"
+        None, metavar="FILE", help="page to write, which is replaced (default: RUN/report.html)"
     )
     data: str | None = option(
-        None, help="data folder, where it is not what the run was started with any more"
+        None,
+        metavar="DIR",
+        help="data folder, where it is not what the run was started with any more",
     )
     evaluate: bool = option(
         False, help="validate best.pt now, for a run that has kept no detections"

@@ -41,12 +41,15 @@ MAX_JITTER = 100
 MAX_WORKERS = 1000
 """Loader processes; starting more of them takes a machine down before it says anything."""
 
-
 DEFAULT_MODEL = "efficientdet_d0"
 """What is trained where neither the options nor the weights say it."""
 
 UNFREEZE_LR_FACTOR = 1.0
 """Default factor on the rates after ``--freeze-epochs``."""
+
+
+USUAL_LR: dict[Optimizer, float] = {"sgd": 0.08, "adamw": 0.008}
+"""At a global batch of 64, by optimizer: those of the presets ``paper`` and ``finetune``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,19 +58,20 @@ class TrainConfig(DataConfig, PostprocessConfig):
 
     data: str = option(
         "shapes",
+        metavar="DIR",
         help="data folder: COCO, VOC, YOLO or CSV; or 'shapes': the built-in set",
         group="data",
     )
-    train_split: str = option("train", help="split to train on")
-    val_split: str = option("val", help="split to validate on")
+    train_split: str = option("train", metavar="NAME", help="split to train on")
+    val_split: str = option("val", metavar="NAME", help="split to validate on")
     train_annotations: str | None = option(
-        None, help="COCO JSON or CSV file instead of --train-split's"
+        None, metavar="FILE", help="COCO JSON or CSV file instead of --train-split's"
     )
-    train_images: str | None = option(None, help="folder of the training images")
+    train_images: str | None = option(None, metavar="DIR", help="folder of the training images")
     val_annotations: str | None = option(
-        None, help="COCO JSON or CSV file instead of --val-split's"
+        None, metavar="FILE", help="COCO JSON or CSV file instead of --val-split's"
     )
-    val_images: str | None = option(None, help="folder of the validation images")
+    val_images: str | None = option(None, metavar="DIR", help="folder of the validation images")
     model: str | None = option(
         None,
         help=f"model name, see `effdet info` (default: of the weights, or {DEFAULT_MODEL})",
@@ -97,6 +101,7 @@ class TrainConfig(DataConfig, PostprocessConfig):
     )
     weights: str | None = option(
         None,
+        metavar="FILE",
         help="detector to fine-tune: a file of any known kind, or a public name",
         group="weights to begin with",
     )
@@ -104,19 +109,24 @@ class TrainConfig(DataConfig, PostprocessConfig):
         False, help="take of --weights what fits by name and shape; the rest begins at random"
     )
     backbone_weights: str | None = option(
-        None, help="ImageNet classifier to take the backbone of: a file, or a public name"
+        None,
+        metavar="FILE",
+        help="ImageNet classifier to take the backbone of: a file, or a public name",
     )
     freeze: tuple[str, ...] = option(
-        (), help="parts that never learn: backbone, bifpn, class_head, box_head, names with * and ?"
+        (),
+        metavar="PART",
+        help="parts that never learn: backbone, bifpn, class_head, box_head, names with * and ?",
     )
     freeze_epochs: int = option(
         0, help="first epochs, in which the backbone, with --weights the BiFPN too, does not learn"
     )
     output: str | None = option(
-        None, help="run folder to create (default: runs/MODEL-N)", group="the run"
+        None, metavar="DIR", help="run folder to create (default: runs/MODEL-N)", group="the run"
     )
     resume: str | None = option(
         None,
+        metavar="RUN",
         help="checkpoint or run folder to continue; auto: --output's run, or a new one if none",
         in_file=False,
     )
@@ -136,7 +146,7 @@ class TrainConfig(DataConfig, PostprocessConfig):
     )
     progressive: int = option(1, help="stages of equal length in which training images grow")
     lr: float = option(
-        0.08,
+        USUAL_LR["sgd"],
         help="learning rate at a global batch of 64, scaled with the batch",
         group="optimization",
     )
@@ -144,7 +154,9 @@ class TrainConfig(DataConfig, PostprocessConfig):
         UNFREEZE_LR_FACTOR, help="factor on the rates of the epochs after --freeze-epochs"
     )
     lr_factors: tuple[str, ...] = option(
-        (), help="factors on the rates of parts, such as backbone=0.1; names as for --freeze"
+        (),
+        metavar="PART=X",
+        help="factors on the rates of parts, such as backbone=0.1; names as for --freeze",
     )
     warmup_lr: float = option(0.008, help="learning rate at the first step, scaled alike")
     warmup_epochs: float = option(1.0, help="epochs of linear warm-up, at most half the run")
@@ -335,6 +347,14 @@ class TrainConfig(DataConfig, PostprocessConfig):
         """The batch size, which must be a number by now."""
         assert isinstance(self.batch_size, int)
         return self.batch_size
+
+    @property
+    def lr_advice(self) -> str:
+        """The learning rate, and the one that is usual with this optimizer."""
+        return (
+            f"it is {self.lr:g}; with {self.optimizer}, {USUAL_LR[self.optimizer]:g} is usual; "
+            "both for a global batch of 64"
+        )
 
     def images_per_step(self, processes: int) -> int:
         """The global batch of one optimizer step."""

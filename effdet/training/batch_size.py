@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import nn
 
 from effdet import distributed
+from effdet.counts import counted
 from effdet.errors import DeviceMemoryError, UsageError
 
 
@@ -208,7 +209,7 @@ def explain_out_of_memory(
     Args as :func:`explained_memory_errors`, and ``error``, one that :func:`is_out_of_memory`.
     """
     height, width = image_size
-    images = "1 image" if batch_size == 1 else f"{batch_size} images"
+    images = counted(batch_size, "image")
     room = "the machine's memory"
     if device.type == "cuda" and isinstance(error, torch.OutOfMemoryError):
         total = torch.cuda.get_device_properties(device).total_memory

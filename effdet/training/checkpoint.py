@@ -11,6 +11,7 @@ import torch
 
 from effdet import distributed
 from effdet.config import ModelConfig
+from effdet.counts import counted
 from effdet.errors import UsageError, WeightsError, shown
 from effdet.settings import TrainConfig
 from effdet.structures import ClassMap
@@ -162,8 +163,9 @@ class Checkpointer:
         done, wanted = progress.epoch - 1, self.config.total_epochs
         if done > wanted:
             raise UsageError(
-                f"{source}: the run has done {done} epochs, but --epochs and --cooldown-epochs are "
-                f"{wanted}; give more to train on, or validate.py for the weights"
+                f"{source}: the run has done {counted(done, 'epoch')}, but --epochs and "
+                f"--cooldown-epochs are {wanted}; give more to train on, or validate.py "
+                "for the weights"
             )
         return history
 

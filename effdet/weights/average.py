@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from effdet.counts import counted
 from effdet.errors import UsageError, WeightsError
 from effdet.settings import AverageConfig
 from effdet.weights.checkpoint import Checkpoint
@@ -32,7 +33,7 @@ def average_weights(config: AverageConfig) -> str:
     if config.best:
         paths = best_checkpoints(paths, config.best)
     write_weights(average_checkpoints(paths, use_ema=config.use_ema), output)
-    return f"{output}: average of {len(paths)} checkpoints: {', '.join(map(str, paths))}"
+    return f"{output}: average of {counted(len(paths), 'checkpoint')}: {', '.join(map(str, paths))}"
 
 
 def average_checkpoints(
@@ -91,7 +92,7 @@ def best_checkpoints(
     """
     files = _distinct(paths)
     if count > len(files):
-        raise UsageError(f"--best {count}: there are {len(files)} checkpoints")
+        raise UsageError(f"--best {count} of {counted(len(files), 'checkpoint')}: give more")
     aps = {path: _ap(load(path), path) for path in files}
     return sorted(files, key=lambda path: aps[path], reverse=True)[:count]
 

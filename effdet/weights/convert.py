@@ -5,6 +5,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from effdet.counts import counted
 from effdet.errors import UsageError
 from effdet.settings import ConvertConfig
 from effdet.weights.checkpoint import Checkpoint
@@ -38,7 +39,8 @@ def convert_weights(config: ConvertConfig) -> str:
     write_weights(checkpoint, output)
     model, names = checkpoint.model_config, checkpoint.class_map
     return (
-        f"{output}: {model.name}, {len(names.named)} classes in {len(names)} outputs, from "
+        f"{output}: {model.name}, {counted(len(names.named), 'class', 'classes')} in "
+        f"{counted(len(names), 'output')}, from "
         f"{checkpoint.origin or config.source}"
     )
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from effdet.evaluation.diagnosis import diagnose
+from effdet.evaluation.diagnosis import diagnose, finds_nothing
 from effdet.evaluation.files import GroundTruth, Results
 from effdet.structures import ClassMap
 from tests.evaluation import scene
@@ -48,7 +48,7 @@ def test_the_figures_are_those_counted_by_hand() -> None:
     )
     lines = diagnose(detections, ground, CLASS_MAP, num_left_out=2).splitlines()
     assert lines[:6] == [
-        "ground truth  3 boxes in 2 of 6 images, 1 crowd regions",
+        "ground truth  3 boxes in 2 of 6 images, 1 crowd region",
         "detections    3; score > 0.05: 2, > 0.3: 2, > 0.5: 1; highest 0.600; "
         "2 of other classes left out",
         "best IoU      any class mean 0.500, 67 % of boxes >= 0.5; "
@@ -67,6 +67,18 @@ def test_empty_detections_and_empty_ground_truth_are_named() -> None:
     assert "0 boxes in 0 of 6 images" in text
     assert "highest none" in text
     assert "no boxes to meet" in text
+
+
+def test_an_ap_below_a_thousandth_is_a_model_that_finds_nothing() -> None:
+    assert [finds_nothing(ap) for ap in (None, 0.0, 0.00099, 0.001, 0.3)] == [True] * 3 + [
+        False
+    ] * 2
+
+
+def test_the_advice_on_the_rate_is_the_one_that_is_given() -> None:
+    text = diagnose(found(score=0.2), truth(*SCENE), CLASS_MAP, lr_advice="it is 5")
+    assert text.endswith("start from --weights or change --lr (it is 5)")
+    assert cause(found(score=0.2)).endswith("change --lr")
 
 
 def test_low_scores_mean_too_early_even_where_boxes_fit() -> None:

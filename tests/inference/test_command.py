@@ -37,7 +37,7 @@ def test_it_tells_what_was_found_how_fast_and_what_is_next(
 ) -> None:
     run(photo, "--output", tmp_path / "out")
     lines = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"1 detections in 1 images \(\d+\.\d images/s\)", lines[0])
+    assert re.fullmatch(r"1 detection in 1 image \(\d+\.\d images/s\)", lines[0])
     assert lines[1] == f"pictures and json in {tmp_path / 'out'}"
     assert lines[2] == "next: effdet export runs/mine/best.pt --format onnx"
 

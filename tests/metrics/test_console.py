@@ -10,7 +10,7 @@ from effdet.metrics.console import (
     build_console,
     describe,
     duration,
-    percent,
+    share,
     size,
 )
 from tests.metrics.conftest import AP, STEP, terminal
@@ -36,14 +36,14 @@ def test_values_that_are_not_finite_or_not_there_break_no_line() -> None:
     assert describe({}) == {}
 
 
-def test_an_epoch_is_told_in_percent(capsys: pytest.CaptureFixture[str]) -> None:
+def test_figures_are_told_as_coco_prints_them(capsys: pytest.CaptureFixture[str]) -> None:
     Lines().end_epoch(1, 3, 61.0, STEP, {})
     Lines().end_epoch(2, 3, 61.0, STEP, AP | {"weights": "ema"})
     plain, validated = capsys.readouterr().out.splitlines()
     assert plain == "epoch 1/3  0:01:01  loss 1.5000 (cls 0.5000 box 0.02000)"
     assert validated == (
         "epoch 2/3  0:01:01  loss 1.5000 (cls 0.5000 box 0.02000)  "
-        "AP 50.0  AP50 50.0  AP75 50.0  APs -  APm 50.0  APl 50.0  (ema)"
+        "AP 0.500  AP50 0.500  AP75 0.500  APs -  APm 0.500  APl 0.500  (ema)"
     )
 
 
@@ -138,6 +138,6 @@ def test_durations_are_hours_minutes_seconds() -> None:
     assert [duration(s) for s in (0, 61.9, 3600 * 27 + 59)] == ["0:00:00", "0:01:01", "27:00:59"]
 
 
-def test_sizes_are_in_mb_or_gb_and_shares_in_percent() -> None:
+def test_sizes_are_in_mb_or_gb_and_figures_have_three_digits() -> None:
     assert [size(5.36e8), size(1e9), size(80e9)] == ["536 MB", "1.0 GB", "80.0 GB"]
-    assert [percent(0.345), percent(None)] == ["34.5", "-"]
+    assert [share(0.3456), share(None)] == ["0.346", "-"]

@@ -403,4 +403,4 @@ def test_a_run_shows_its_bar_on_a_terminal(tmp_path: Path) -> None:
     assert "lr 8.00e-02  grad 3.00  12.0 img/s" in shown
     assert "warning: careful\r\n" in shown
     assert "validating" in shown
-    assert shown.rstrip().endswith("APl 50.0  (raw)")
+    assert shown.rstrip().endswith("APl 0.500  (raw)")

@@ -93,6 +93,23 @@ def test_many_lines_stay_different() -> None:
     assert len(looks) == 18
 
 
+def test_a_name_that_the_axis_says_needs_no_legend() -> None:
+    def legend(*names: str) -> list[str | None]:
+        lines = [Series(name=name, x=[0, 1], y=[1, 2]) for name in names]
+        found = parsed(line_chart(lines, title="t", y_label="loss"))
+        return [n.text for n in found.iter("text") if n.attrib.get("class") == "legend"]
+
+    assert legend("loss") == []
+    assert legend("run") == ["run"]
+    assert legend("loss", "other") == ["loss", "other"]
+
+
+def test_ticks_of_an_axis_are_written_alike() -> None:
+    for values, expected in [([0, 0.001], "0.0002"), ([0, 1e-4], "2e-5"), ([0, 2e7], "5e6")]:
+        axis = scale(values, 0, 100)
+        assert axis.label(axis.ticks[1]) == expected
+
+
 def test_lines_of_one_name_share_a_legend_entry_and_a_faint_one_has_none() -> None:
     lines = [
         Series(name="a", x=[0, 1], y=[1, 2], color=0),

@@ -131,6 +131,23 @@ def test_pictures_are_made_small() -> None:
     assert len(page.html()) < 300_000
 
 
+def test_small_pictures_stand_two_by_two_on_a_phone_and_large_ones_do_not() -> None:
+    page = Page("p")
+    picture = Image.new("RGB", (10, 10))
+    page.section("s").pictures([(picture, "")], side=320).pictures([(picture, "")], side=1200)
+    classes = [a.get("class") for name, a in Reader(page.html()).elements if name == "div"]
+    assert classes == ["pictures small", "pictures"]
+    assert ".pictures.small { grid-template-columns: 1fr 1fr; }" in page.html()
+
+
+def test_a_command_wraps() -> None:
+    page = Page("p")
+    page.section("s").command("a " * 500)
+    rule = re.search(r"\npre \{(.*?)\}", page.html(), re.S)
+    assert rule is not None
+    assert "white-space: pre-wrap" in rule[1]
+
+
 def test_a_row_of_another_length_than_the_header_is_refused() -> None:
     with pytest.raises(ValueError, match="a row has 1 cells, the header 2"):
         Page("p").section("s").table(["a", "b"], [["x"]])

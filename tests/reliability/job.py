@@ -255,9 +255,9 @@ def patch_saves(orders: Orders, phase: Phase) -> None:
 
 def patch_validation(orders: Orders, phase: Phase) -> None:
     """Validations that take long."""
-    import train
+    from effdet.training import validation
 
-    evaluate = train.evaluate
+    evaluate = validation.evaluate
 
     def slow_evaluate(*arguments: Any, poll: Callable[[], None], **named: Any) -> Any:
         def slow_poll() -> None:
@@ -267,7 +267,7 @@ def patch_validation(orders: Orders, phase: Phase) -> None:
         with phase.during("validation", 0.0):
             return evaluate(*arguments, poll=slow_poll, **named)
 
-    train.evaluate = slow_evaluate
+    validation.evaluate = slow_evaluate
 
 
 # ---- the server

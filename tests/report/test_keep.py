@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-import effdet.report.keep
+import effdet.keepsakes.keep
 from effdet.config import model_config
 from effdet.data import CocoDataset
 from effdet.evaluation import GroundTruth, Results, score_files
-from effdet.report.batches import draw_batch
-from effdet.report.keep import Keepsakes, Validation
+from effdet.keepsakes import Keepsakes, Validation
+from effdet.keepsakes.batches import draw_batch
 from effdet.structures import Batch, ClassMap, Target
 from tests.tiny import TINY, differing, final_state, tiny_model, train_here
 
@@ -159,7 +159,7 @@ def test_a_run_killed_while_keeping_still_has_the_validation_before(
     def killed(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(effdet.report.keep, "write_results", killed)
+    monkeypatch.setattr(effdet.keepsakes.keep, "write_results", killed)
     keepsakes.hold(results(0.6))
     with pytest.raises(KeyboardInterrupt):
         keepsakes.keep_best(validation)
@@ -182,7 +182,7 @@ def test_an_error_of_keeping_is_told_once_and_ends_no_run(
     (tmp_path / "report").rmdir()
     (tmp_path / "report").write_text("a file in the way")
     list(keepsakes.first_batches([batch()], CONFIG, CLASS_MAP))
-    keepsakes.labels({"val": validation.dataset})
+    keepsakes.labels({"val": validation.dataset}, (64, 64))
     keepsakes.hold(results(0.5))
     keepsakes.keep_best(validation)
     assert len(told) == 1
@@ -194,7 +194,7 @@ def test_far_too_many_detections_are_not_kept(
     tmp_path: Path, validation: Validation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr(effdet.report.keep, "MOST_DETECTIONS", 1)
+    monkeypatch.setattr(effdet.keepsakes.keep, "MOST_DETECTIONS", 1)
     keepsakes = Keepsakes(tmp_path, told.append)
     keepsakes.hold(results(0.5, 0.6))
     keepsakes.keep_best(validation)
@@ -204,7 +204,7 @@ def test_far_too_many_detections_are_not_kept(
 
 def test_other_processes_keep_nothing(validation: Validation) -> None:
     keepsakes = Keepsakes(None, pytest.fail)
-    keepsakes.labels({"val": validation.dataset})
+    keepsakes.labels({"val": validation.dataset}, (64, 64))
     keepsakes.hold(results(0.5))
     keepsakes.keep_best(validation)
     assert len(list(keepsakes.first_batches([batch()], CONFIG, CLASS_MAP))) == 1

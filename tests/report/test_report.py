@@ -11,6 +11,10 @@ import pytest
 from effdet import cli
 from effdet.commands import report
 from effdet.errors import DataError, UsageError, WeightsError
+from effdet.keepsakes import validated_images
+from effdet.report import pictures
+from effdet.report.judged import judge
+from effdet.report.run import read_run
 from effdet.settings.report import ReportConfig
 from tests.page.test_page import Reader
 from tests.test_options import recording, unread
@@ -70,6 +74,60 @@ def test_no_pictures_and_a_score_threshold_where_they_are_asked_for(
     assert sections(output) == [s for s in ALL if s not in ("Predictions", "Worst images")]
     assert "with a score of at least 0.250" in output.read_text()
     assert not (run / "report.html").exists()
+
+
+def test_a_threshold_has_the_same_digits_wherever_it_stands(run: Path) -> None:
+    cli.run_command(["report", str(run), "--pictures", "0", "--score-threshold", "0.009"])
+    found = re.findall(r"score of at least ([\d.]+\d)", (run / "report.html").read_text())
+    assert found == ["0.009"] * 2
+
+
+def test_tables_say_what_a_dash_and_what_rows_and_columns_are(run: Path) -> None:
+    cli.run_command(["report", str(run), "--pictures", "0"])
+    page = (run / "report.html").read_text()
+    assert "A dash: the class has no box of that size" in page
+    assert "A row is the class that boxes have in the annotations, a column the class that" in page
+    texts = Reader(page).texts
+    assert {"rows: class of the box", "columns: found as", "not found", "no box"} <= set(texts)
+    assert "-" not in texts  # a dash has one look
+
+
+def test_figures_that_the_run_has_not_kept_are_no_empty_tiles(run: Path) -> None:
+    (run / "report" / "labels.json").unlink()
+    (run / "environment.json").unlink()
+    cli.run_command(["report", str(run), "--pictures", "0"])
+    page = (run / "report.html").read_text()
+    assert "<dt>best AP</dt>" in page
+    assert "<dt>training images</dt>" not in page
+    assert "<dt>started</dt>" not in page
+
+
+@pytest.mark.parametrize(("ap", "said"), [("0.0009", True), ("0.0011", False)])
+def test_an_ap_of_practically_0_is_explained(run: Path, ap: str, said: bool) -> None:
+    header, *rows = (run / "metrics.csv").read_text().splitlines()
+    place = header.split(",").index("AP")
+    cells = [row.split(",") for row in rows]
+    lines = [",".join([*row[:place], ap, *row[place + 1 :]]) for row in cells]
+    (run / "metrics.csv").write_text("\n".join([header, *lines]) + "\n")
+    cli.run_command(["report", str(run), "--pictures", "0"])
+    assert ("AP is practically 0" in (run / "report.html").read_text()) == said
+
+
+def test_false_detections_beyond_the_ten_best_are_counted_not_drawn(run: Path) -> None:
+    folder = run / "report"
+    best = json.loads((folder / "best.json").read_text())
+    image = json.loads((folder / "truth.json").read_text())["images"][0]["id"]
+    far = [
+        {"image_id": image, "category_id": 1, "bbox": [1, 1, 2, 2], "score": 0.5 + n / 100}
+        for n in range(14)
+    ]
+    (folder / best["detections"]).write_text(json.dumps(far))
+    judged = judge(read_run(run), 0.1)
+    assert judged is not None
+    _, (found, labels, wrong), caption = pictures.drawn_boxes(judged, image)
+    assert len(found) == len(labels) == len(wrong) == 10
+    assert sorted(found.scores.tolist())[0] == pytest.approx(0.54)
+    assert "14 false (4 of them not drawn)" in caption
 
 
 def test_a_moved_data_folder_costs_the_pictures_and_is_said(
@@ -199,3 +257,20 @@ def test_every_option_is_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with tiny_model():
         cli.run_command(["report", str(run), "--evaluate", "--device", "cpu"])
     assert unread(ReportConfig, read) == set()
+
+
+def test_the_images_of_a_validation_are_known_from_its_weights(
+    tiny_run: Path, report_data: Path, tmp_path: Path
+) -> None:
+    assert validated_images(tiny_run / "best.pt") == (report_data / "val").absolute()
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    best = run / "report" / "best.json"
+    best.write_text(json.dumps({"images": str(tmp_path / "gone")}))
+    assert validated_images(run / "best.pt") is None
+    best.write_text(json.dumps({"images": str(report_data)}))
+    truth = run / "report" / "truth.json"
+    truth.write_text(truth.read_text().replace('"file_name": "', '"file_name": "val/'))
+    assert validated_images(run / "best.pt") == report_data / "val"  # as with YOLO's folders
+    best.write_text("[]")
+    assert validated_images(run / "best.pt") is None
+    assert validated_images(tmp_path / "w.pt") is None

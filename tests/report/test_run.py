@@ -50,7 +50,7 @@ def test_damaged_files_are_noted_and_left_out(tmp_path: Path) -> None:
     assert (run.starts, run.status, run.best) == ([], {}, {})
     for name in ("environment.json", "status.json", "report/best.json", "report/labels.json"):
         assert any(note.startswith(f"{name} is left out") for note in run.notes), name
-    assert summary_facts(run)["best AP"] == "-"
+    assert "best AP" not in summary_facts(run)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -87,8 +87,8 @@ def test_settings_that_differ_between_runs() -> None:
         RunRecord(folder=Path("c"), name="c", settings={"epochs": 3, "size": [1, 2]}),
     ]
     assert differing_settings(runs) == [
-        ["lr", "0.1", "0.2", "-"],
-        ["size", "-", "-", "1 2"],
+        ["lr", "0.1", "0.2", None],
+        ["size", None, None, "1 2"],
     ]
 
 

@@ -13,7 +13,7 @@ import torch
 from effdet import flags
 from effdet.config import model_config
 from effdet.errors import DataError, UsageError, WeightsError
-from effdet.files import FolderLock
+from effdet.folder_lock import FolderLock
 from effdet.settings import TrainConfig
 from effdet.structures import ClassMap
 from effdet.training.resume import CHANGEABLE, Run, check_same_run, open_run, saved_settings

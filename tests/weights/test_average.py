@@ -162,7 +162,10 @@ def test_a_tensor_of_one_file_alone_is_named(write: Any, config: ModelConfig) ->
         (("a.pt", "--output", "o.pt"), "two checkpoints or more, got 1"),
         (("a.pt", "./a.pt", "--output", "o.pt"), "a.pt is given twice"),
         (("a.pt", "b.pt", "--output", "b.pt"), "b.pt is there already"),
-        (("a.pt", "b.pt", "--output", "o.pt", "--best", "3"), "there are 2 checkpoints"),
+        (
+            ("a.pt", "b.pt", "--output", "o.pt", "--best", "3"),
+            "--best 3 of 2 checkpoints: give more",
+        ),
         (("a.pt", "b.pt", "--output", "o.pt", "--best", "1"), "best must be 2 or more"),
         (("a.pt", "b.pt", "--output", "o.pt", "--best", "2"), "b.pt: has no AP"),
         (("a.pt", "c.pt", "--output", "o.pt"), "c.pt: no such weights file"),

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sizes of images whose annotations do not record them, read from the files' headers."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ from tqdm import tqdm
 from effdet import distributed
 from effdet.annotations import Faults
 from effdet.annotations.faults import Fault
+from effdet.cpus import usable_cpus
 from effdet.data.images import read_size, silent_pillow
 from effdet.data.stored_image import Size
 from effdet.errors import DataError
@@ -71,7 +71,7 @@ def _read_sizes(paths: Sequence[str]) -> Iterator[Size | str]:
     disable = None if distributed.is_main() else True
     with (
         silent_pillow(),
-        ThreadPoolExecutor(min(MAX_THREADS, 4 * (os.cpu_count() or 1))) as pool,
+        ThreadPoolExecutor(min(MAX_THREADS, 4 * usable_cpus())) as pool,
         tqdm(None, "image sizes", len(paths), False, unit="image", disable=disable) as bar,
     ):
         for found in pool.map(lambda piece: list(map(_try_size, piece)), pieces):

@@ -69,7 +69,9 @@ def line_chart(
     """
     lines = [(s, number if s.color is None else s.color) for number, s in enumerate(series)]
     lines = [(s, color) for s, color in lines if any(is_number(y) for y in s.y)]
-    legend, legend_height = legend_of([(s.name, color) for s, color in lines if not s.faint])
+    names = [(s.name, color) for s, color in lines if not s.faint and s.name]
+    alone = {name for name, _ in names} == {y_label}  # the axis says it
+    legend, legend_height = legend_of([] if alone else names)
     height = HEIGHT + legend_height
     low, high = x_range or (None, None)
     x_values = [x for s, _ in lines for x in s.x]

@@ -20,8 +20,8 @@ from effdet.data import CocoDataset
 from effdet.errors import one_line
 from effdet.evaluation import GroundTruth, Results, write_results
 from effdet.files import remove_leftovers, replace_text, write_atomically
-from effdet.report.batches import draw_batch
-from effdet.report.labels import label_statistics
+from effdet.keepsakes.batches import draw_batch
+from effdet.keepsakes.labels import label_statistics
 from effdet.structures import Batch, ClassMap
 
 FOLDER = "report"
@@ -68,12 +68,14 @@ class Keepsakes:
                 self._folder.mkdir(exist_ok=True)
                 remove_leftovers(self._folder)
 
-    def labels(self, splits: Mapping[str, CocoDataset]) -> None:
-        """Keep what the boxes of each split are like."""
+    def labels(self, splits: Mapping[str, CocoDataset], input_size: tuple[int, int]) -> None:
+        """Keep what the boxes of each split are like at the network's (height, width)."""
         if self._folder is None:
             return
         with self._errors_told():
-            found = {name: label_statistics(dataset) for name, dataset in splits.items()}
+            found = {
+                name: label_statistics(dataset, input_size) for name, dataset in splits.items()
+            }
             replace_text(self._folder / LABELS, json.dumps(found) + "\n")
 
     def first_batches(
@@ -127,6 +129,21 @@ class Keepsakes:
                 self._warned = True
                 reason = one_line(error) or type(error).__name__
                 self._warn(f"{FOLDER}/ is not complete ({reason}); the training goes on")
+
+
+def validated_images(weights: str | Path) -> Path | None:
+    """The folder of the first image that the run of a weights file was validated on.
+
+    None for weights outside of a run folder, and where that image is not there any more.
+    """
+    folder = Path(weights).parent / FOLDER
+    try:
+        best = json.loads((folder / BEST).read_text())
+        truth = json.loads((folder / TRUTH).read_text())
+        image = Path(best["images"]) / truth["images"][0]["file_name"]
+        return image.parent if image.is_file() else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _describe(validation: Validation, detections: str) -> dict[str, Any]:

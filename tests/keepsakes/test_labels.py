@@ -7,7 +7,7 @@ from PIL import Image
 
 from effdet.annotations import read_annotations
 from effdet.data import CocoDataset
-from effdet.report.labels import ASPECTS, GRID, MOST_IN_AN_IMAGE, SIDES, label_statistics
+from effdet.keepsakes.labels import ASPECTS, GRID, MOST_IN_AN_IMAGE, SIDES, label_statistics
 
 
 def dataset(folder: Path, boxes: list[tuple[Any, ...]], images: int = 3) -> CocoDataset:
@@ -44,15 +44,16 @@ def test_boxes_are_counted_by_class_side_aspect_image_and_place(tmp_path: Path) 
                 (0, 9, 100, 50, 100, 50),  # side 70.7, centre (0.75, 0.75)
                 (1, 5, 90, 0, 20, 80, "crowd"),
             ],
-        )
+        ),
+        (100, 200),
     )
     assert (found["images"], found["boxes"], found["crowds"]) == (3, 3, 1)
     assert found["classes"] == [
         {"name": "cat", "boxes": 2, "images": 1},
         {"name": "dog", "boxes": 1, "images": 1},
     ]
-    sides = dict(zip(found["sides"]["edges"], found["sides"]["counts"]))
-    assert {edge: n for edge, n in sides.items() if n} == {8.0: 2, 64.0: 1}
+    sides = dict(zip(found["input_sides"]["edges"], found["input_sides"]["counts"]))
+    assert {edge: n for edge, n in sides.items() if n} == {8.0: 1, 11.314: 1, 64.0: 1}
     aspects = dict(zip(found["aspects"]["edges"], found["aspects"]["counts"]))
     assert {edge: n for edge, n in aspects.items() if n} == {1.0: 1, 2.0: 2}
     assert found["per_image"] == [2, 0, 0, 1] + [0] * (MOST_IN_AN_IMAGE - 3)
@@ -62,15 +63,24 @@ def test_boxes_are_counted_by_class_side_aspect_image_and_place(tmp_path: Path) 
     assert centres[12, 12] == 1
 
 
+def test_sides_are_those_at_the_input_of_the_network(tmp_path: Path) -> None:
+    """Images of 100 x 200 fit 64 x 64 at 0.32: a box of 100 x 100 has a side of 32 there."""
+    found = label_statistics(dataset(tmp_path, [(0, 5, 0, 0, 100, 100)]), (64, 64))
+    sides = dict(zip(found["input_sides"]["edges"], found["input_sides"]["counts"]))
+    assert {edge: n for edge, n in sides.items() if n} == {32.0: 1}
+    assert found["input_size"] == [64, 64]
+
+
 def test_what_is_beyond_the_edges_counts_in_the_outermost_columns(tmp_path: Path) -> None:
-    found = label_statistics(dataset(tmp_path, [(0, 5, 0, 0, 200, 1), (0, 5, 0, 0, 1, 100)]))
+    boxes = [(0, 5, 0, 0, 200, 1), (0, 5, 0, 0, 1, 100)]
+    found = label_statistics(dataset(tmp_path, boxes), (100, 200))
     assert found["aspects"]["counts"][0] == found["aspects"]["counts"][-1] == 1
-    assert sum(found["sides"]["counts"]) == 2
-    assert len(found["sides"]["edges"]) == len(SIDES)
+    assert sum(found["input_sides"]["counts"]) == 2
+    assert len(found["input_sides"]["edges"]) == len(SIDES)
     assert len(found["aspects"]["counts"]) == len(ASPECTS) - 1
 
 
 def test_a_set_without_boxes_has_counts_of_nothing(tmp_path: Path) -> None:
-    found = label_statistics(dataset(tmp_path, []))
+    found = label_statistics(dataset(tmp_path, []), (64, 64))
     assert found["per_image"][0] == 3
-    assert found["boxes"] == sum(found["sides"]["counts"]) == 0
+    assert found["boxes"] == sum(found["input_sides"]["counts"]) == 0

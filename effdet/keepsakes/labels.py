@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from effdet.data import CocoDataset
 
-SIDES = (0.0, *(2.0**power for power in range(2, 14)))
-"""Edges of the columns of box sides, in pixels; a side is the root of the area."""
+SIDES = (0.0, *(round(2.0 ** (power / 2), 3) for power in range(3, 27)))
+"""Edges of the columns of box sides, in input pixels; a side is the root of the area."""
 
 ASPECTS = tuple(round(2.0 ** (power / 2), 3) for power in range(-6, 7))
 """Edges of the columns of width / height; what is beyond counts in the outermost."""
@@ -21,19 +21,25 @@ MOST_IN_AN_IMAGE = 20
 """Images with more boxes count together."""
 
 
-def label_statistics(dataset: CocoDataset) -> dict[str, Any]:
+def label_statistics(dataset: CocoDataset, input_size: tuple[int, int]) -> dict[str, Any]:
     """Plain values about the boxes of ``dataset``, those of crowd regions left out but counted.
 
+    Args:
+        dataset: a split.
+        input_size: (height, width) that the images are made to fit for the network.
+
     Returns:
-        ``images``, ``boxes``, ``crowds``; ``classes``: name, boxes and images of each; and counts
-        by columns: ``sides`` and ``aspects``, with their edges, ``per_image`` (images with 0, 1,
-        2, ... boxes, the last also for more) and ``centres`` (:data:`GRID` rows).
+        ``images``, ``boxes``, ``crowds``; ``classes``: name, boxes and images of each;
+        ``input_size``; and counts by columns: ``input_sides``, in pixels of the network's input,
+        and ``aspects``, with their edges, ``per_image`` (images with 0, 1, 2, ... boxes, the last
+        also for more) and ``centres`` (:data:`GRID` rows).
     """
     columns = dataset.columns()
     keep = ~columns.crowd.numpy()
     boxes = columns.boxes.numpy().astype(np.float64)[keep]
     labels, image = columns.labels.numpy()[keep], columns.image_index[keep]
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    fits = (np.array(input_size) / columns.sizes[image]).min(axis=1)  # [N] input / stored pixels
     num_classes = len(dataset.class_map)
     pairs = np.unique(image * num_classes + labels)
     in_images = np.bincount(pairs % num_classes, minlength=num_classes)
@@ -51,7 +57,8 @@ def label_statistics(dataset: CocoDataset) -> dict[str, Any]:
             }
             for index in dataset.class_map.named
         ],
-        "sides": _columns(np.sqrt(width * height), SIDES),
+        "input_size": list(input_size),
+        "input_sides": _columns(np.sqrt(width * height) * fits, SIDES),
         "aspects": _columns(width / height.clip(min=1e-6), ASPECTS),
         "per_image": np.bincount(per_image, minlength=MOST_IN_AN_IMAGE + 1).tolist(),
         "centres": _centres(boxes, columns.sizes[image]),

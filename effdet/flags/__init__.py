@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command-line flags and YAML files made from the fields of a dataclass.
+
+A field written with :func:`option` is a flag: its name, type, default and help are those of the
+field. Values come, later ones winning, from the defaults, a preset, ``--config FILE`` and flags.
+"""
+
+from effdet.flags.command_line import build, parse
+from effdet.flags.option import option
+from effdet.flags.yaml_options import checked_values, load_yaml, save_yaml
+
+__all__ = ["build", "checked_values", "load_yaml", "option", "parse", "save_yaml"]

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A field of a dataclass that is also a flag."""
+
+import dataclasses
+from typing import Any
+
+
+def option(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,
+    metavar: str | None = None,
+    positional: bool = False,
+    in_file: bool = True,
+    group: str | None = None,
+) -> Any:
+    """A dataclass field that is also a flag.
+
+    Args:
+        default: its value where none is given; without one it must be.
+        help: one line that names the unit.
+        metavar: what stands for its value in ``--help``, such as FILE (default: N for whole
+            numbers, X for others, else the name).
+        positional: whether it takes words without a flag.
+        in_file: whether a ``--config`` file may set it.
+        group: heading in ``--help`` of this option and of those after it in the class.
+    """
+    metadata = {
+        "help": help,
+        "metavar": metavar,
+        "positional": positional,
+        "in_file": in_file,
+        "group": group,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def flag_of(field: dataclasses.Field[Any]) -> str:
+    """Its name on the command line: ``--name``, or NAME where it takes words without a flag."""
+    if field.metadata.get("positional"):
+        return field.metadata["metavar"] or field.name.upper()
+    return "--" + field.name.replace("_", "-")
