@@ -25,6 +25,7 @@ from measuring import write_result
 from torch import Tensor
 from tqdm import tqdm
 
+from effdet.anchors import build_anchors
 from effdet.boxes import decode_boxes
 from effdet.config import model_config
 from effdet.data import CocoDataset, EvalTransform, locate_split, read_split
@@ -33,7 +34,7 @@ from effdet.export import Difference, ExportedNetwork, Rows, compare_detections,
 from effdet.export.network import DeployedNetwork
 from effdet.inference import Detector, load
 from effdet.levels import flatten_levels
-from effdet.postprocess import Postprocess
+from effdet.postprocess import Postprocessing
 from effdet.settings import ExportConfig, PostprocessConfig
 from tests.export.lively import save_lively
 
@@ -109,24 +110,25 @@ def compare_all(
     truth, config = GroundTruth.load(table), detector.config
     transform = EvalTransform(config.image_size, config.mean, config.std)
     hard, soft = build(detector, HARD), build(detector, SOFT)
+    anchors = build_anchors(config)
     inside = {name: network.build_postprocess(HARD) for name, network in networks.items()}
     scorers = {name: CocoEvaluator(truth, detector.class_map) for name in all_names(networks)}
     totals = {name: Difference() for name in networks}
     for index in tqdm(range(len(dataset)), "comparing"):
         image, target = transform(*dataset.load(index))
         logits, deltas = detector.model(image[None])
-        rows = raw_rows(logits, deltas, hard.anchors, target.scale)
+        rows = raw_rows(logits, deltas, anchors, target.scale)
         (expected,) = hard(logits, deltas, [target])
         scorers["PyTorch"].update(target.image_id, expected)
         scorers["PyTorch, soft-NMS"].update(target.image_id, soft(logits, deltas, [target])[0])
         for name, network in networks.items():
-            first, second = network(image[None])
-            (found,) = inside[name](first, second, [target])
+            outputs = network(image[None])
+            (found,) = inside[name](*outputs, [target])
             scorers[name].update(target.image_id, found)
             limit = BOX_LIMIT / target.scale
             totals[name] += compare_detections(expected, found, rows, limit, SCORE_LIMIT)
-            if network.info.outputs == "raw":
-                found = soft(first, second, [target])[0]
+            if not network.info.has_detections:
+                (found,) = soft(*outputs, [target])
                 scorers[f"{name}, soft-NMS"].update(target.image_id, found)
     aps = {name: scorer.evaluate().figures["AP"] or 0.0 for name, scorer in scorers.items()}
     rows_out = [row(name, totals[name], aps) for name in networks]
@@ -145,11 +147,11 @@ def compare_all(
 
 def all_names(networks: dict[str, ExportedNetwork]) -> list[str]:
     """What is scored: every form, and those with raw outputs with soft-NMS too."""
-    raw = [name for name, network in networks.items() if network.info.outputs == "raw"]
+    raw = [name for name, network in networks.items() if not network.info.has_detections]
     return [*networks, "PyTorch", *(f"{name}, soft-NMS" for name in ["PyTorch", *raw])]
 
 
-def build(detector: Detector, config: PostprocessConfig) -> Postprocess:
+def build(detector: Detector, config: PostprocessConfig) -> Postprocessing:
     """The post-processing of PyTorch."""
     return detector.build_postprocess(**dataclasses.asdict(config))
 

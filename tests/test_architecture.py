@@ -36,9 +36,9 @@ MAY_IMPORT = {
     "losses": LOW | {"targets"},
     "postprocess": LOW,
     **dict.fromkeys(("training", "evaluation", "export"), MIDDLE),
-    "inference": MIDDLE | {"export"},
+    "inference": MIDDLE | {"evaluation", "export"},
     "check": MIDDLE | {"page"},
-    "report": MIDDLE | {"page", "evaluation"},
+    "report": MIDDLE | {"page", "evaluation", "inference"},
     "benchmark": MIDDLE | {"evaluation", "inference", "export"},
     "commands": MIDDLE
     | {"training", "evaluation", "inference", "export", "benchmark", "check", "report", "page"},

@@ -5,7 +5,12 @@ from effdet.settings.benchmark import BenchmarkConfig
 from effdet.settings.check import CheckConfig
 from effdet.settings.data import DataConfig
 from effdet.settings.export import ExportConfig, ExportFormat
-from effdet.settings.postprocess import FOR_PEOPLE, PostprocessConfig, select_postprocess
+from effdet.settings.postprocess import (
+    FOR_PEOPLE,
+    PostprocessConfig,
+    asked_postprocess,
+    select_postprocess,
+)
 from effdet.settings.predict import PredictConfig
 from effdet.settings.programs import (
     AverageConfig,
@@ -34,5 +39,5 @@ __all__ = [
     "CheckConfig", "Console", "ConvertConfig", "DataConfig", "DownloadConfig", "Evaluator",
     "ExportConfig", "ExportFormat", "InfoConfig", "Normalizer", "Optimizer", "PostprocessConfig",
     "PredictConfig", "Save", "Schedule", "Sink", "TrainConfig", "ValidateConfig",
-    "WeightsToValidate", "select_postprocess",
+    "WeightsToValidate", "asked_postprocess", "select_postprocess",
 ]  # fmt: skip
