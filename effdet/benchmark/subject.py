@@ -21,7 +21,7 @@ from effdet.data import SplitFiles
 from effdet.data.images import decode_image
 from effdet.data.transforms import letterbox
 from effdet.errors import EffdetError
-from effdet.export import ExportedNetwork, is_exported
+from effdet.export import ExportedNetwork
 from effdet.inference import Detector, load
 from effdet.inference.scoring import score_split
 from effdet.settings import PostprocessConfig
@@ -75,7 +75,9 @@ class Subject:
         self.images = list(job.images)
         pixels = [decode_image(path) for path in self.images]
         self._before = _resident_bytes()
-        self.detector: Detector = _load(job)
+        self.detector: Detector = load(
+            job.weights, device=job.device, use_ema=job.use_ema, trust_code=job.trust_code
+        )
         config = self.detector.config
         self._inputs = [letterbox(p, config.image_size, config.mean, config.std)[0] for p in pixels]
         self._pixels = pixels
@@ -144,12 +146,6 @@ class Subject:
         """AP on a split, with the post-processing of published figures, or the file's own."""
         self.detector.postprocess = PostprocessConfig()
         return score_split(self.detector, files, workers=0).metrics.figures["AP"]
-
-
-def _load(job: Job) -> Detector:
-    if is_exported(job.weights):  # device and averages are of the weights beside it
-        return load(job.weights, trust_code=job.trust_code)
-    return load(job.weights, device=job.device, use_ema=job.use_ema)
 
 
 def _resident_bytes() -> int:
