@@ -25,6 +25,7 @@ from measuring import write_result
 from torch import Tensor
 from tqdm import tqdm
 
+from effdet.anchors import build_anchors
 from effdet.boxes import decode_boxes
 from effdet.config import model_config
 from effdet.data import CocoDataset, EvalTransform, locate_split, read_split
@@ -33,7 +34,7 @@ from effdet.export import Difference, ExportedNetwork, Rows, compare_detections,
 from effdet.export.network import DeployedNetwork
 from effdet.inference import Detector, load
 from effdet.levels import flatten_levels
-from effdet.postprocess import Postprocess
+from effdet.postprocess import Postprocessing
 from effdet.settings import ExportConfig, PostprocessConfig
 from tests.export.lively import save_lively
 
@@ -56,26 +57,28 @@ def main() -> None:
     parser.add_argument("--weights", required=True, nargs="+")
     parser.add_argument("--data", required=True, nargs="+", help="a data set for each weights")
     parser.add_argument("--split", default="val")
+    parser.add_argument("--skip", nargs="*", default=[], choices=list(FORMS))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    cases = [
-        compare_weights(weights, data, arguments.split)
-        for weights, data in zip(arguments.weights, arguments.data, strict=True)
-    ]
-    structure = compare_d0()
-    write_result(
-        "export", {"limits": LIMITS, "cases": cases, "efficientdet_d0, random weights": structure}
-    )
-    faults = [fault for case in cases for row in case["forms"] for fault in judge(row)]
+    forms = {name: words for name, words in FORMS.items() if name not in arguments.skip}
+    result: dict[str, Any] = {"limits": LIMITS, "cases": []}
+    for weights, data in zip(arguments.weights, arguments.data, strict=True):
+        result["cases"].append(compare_weights(weights, data, arguments.split, forms))
+        write_result("export", result)  # each takes minutes
+    result["efficientdet_d0, random weights"] = structure = compare_d0()
+    write_result("export", result)
+    faults = [fault for case in result["cases"] for row in case["forms"] for fault in judge(row)]
     faults += [f"D0: {row}" for row in structure if row["largest_relative_difference"] > 1e-4]
     if faults:
         raise SystemExit("\n".join(faults))
 
 
-def compare_weights(weights: str, data: str, split: str) -> dict[str, Any]:
+def compare_weights(
+    weights: str, data: str, split: str, forms: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
     """The figures of every form of ``weights`` on a data set."""
     with tempfile.TemporaryDirectory() as folder:
-        networks = {name: exported(weights, Path(folder), **words) for name, words in FORMS.items()}
+        networks = {name: exported(weights, Path(folder), **words) for name, words in forms.items()}
         figures = compare_all(load(weights, device="cpu"), networks, data, split)
     return {"data": f"{Path(data).name}, {split}", **figures}
 
@@ -107,24 +110,25 @@ def compare_all(
     truth, config = GroundTruth.load(table), detector.config
     transform = EvalTransform(config.image_size, config.mean, config.std)
     hard, soft = build(detector, HARD), build(detector, SOFT)
+    anchors = build_anchors(config)
     inside = {name: network.build_postprocess(HARD) for name, network in networks.items()}
     scorers = {name: CocoEvaluator(truth, detector.class_map) for name in all_names(networks)}
     totals = {name: Difference() for name in networks}
     for index in tqdm(range(len(dataset)), "comparing"):
         image, target = transform(*dataset.load(index))
         logits, deltas = detector.model(image[None])
-        rows = raw_rows(logits, deltas, hard.anchors, target.scale)
+        rows = raw_rows(logits, deltas, anchors, target.scale)
         (expected,) = hard(logits, deltas, [target])
         scorers["PyTorch"].update(target.image_id, expected)
         scorers["PyTorch, soft-NMS"].update(target.image_id, soft(logits, deltas, [target])[0])
         for name, network in networks.items():
-            first, second = network(image[None])
-            (found,) = inside[name](first, second, [target])
+            outputs = network(image[None])
+            (found,) = inside[name](*outputs, [target])
             scorers[name].update(target.image_id, found)
             limit = BOX_LIMIT / target.scale
             totals[name] += compare_detections(expected, found, rows, limit, SCORE_LIMIT)
-            if network.info.outputs == "raw":
-                found = soft(first, second, [target])[0]
+            if not network.info.has_detections:
+                (found,) = soft(*outputs, [target])
                 scorers[f"{name}, soft-NMS"].update(target.image_id, found)
     aps = {name: scorer.evaluate().figures["AP"] or 0.0 for name, scorer in scorers.items()}
     rows_out = [row(name, totals[name], aps) for name in networks]
@@ -143,11 +147,11 @@ def compare_all(
 
 def all_names(networks: dict[str, ExportedNetwork]) -> list[str]:
     """What is scored: every form, and those with raw outputs with soft-NMS too."""
-    raw = [name for name, network in networks.items() if network.info.outputs == "raw"]
+    raw = [name for name, network in networks.items() if not network.info.has_detections]
     return [*networks, "PyTorch", *(f"{name}, soft-NMS" for name in ["PyTorch", *raw])]
 
 
-def build(detector: Detector, config: PostprocessConfig) -> Postprocess:
+def build(detector: Detector, config: PostprocessConfig) -> Postprocessing:
     """The post-processing of PyTorch."""
     return detector.build_postprocess(**dataclasses.asdict(config))
 

@@ -7,7 +7,7 @@ their class are suppressed, and what is left goes back to the pixels of the orig
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -32,6 +32,24 @@ class BatchDetections(NamedTuple):
     scores: Tensor
     labels: Tensor
     counts: Tensor
+
+
+class Postprocessing(Protocol):
+    """Turns what a network gives into one :class:`Detections` an image.
+
+    :class:`Postprocess` does that, or what an exported file with its own suppression needs.
+    """
+
+    @property
+    def config(self) -> PostprocessConfig:
+        """Thresholds, kind of suppression and limits."""
+
+    @property
+    def class_map(self) -> ClassMap | None:
+        """The classes that may be detected."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> list[Detections]:
+        """The network's outputs in their order, then the targets, to detections."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

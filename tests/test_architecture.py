@@ -38,9 +38,9 @@ MAY_IMPORT = {
     **dict.fromkeys(("evaluation", "export"), MIDDLE),
     "training": MIDDLE | {"evaluation"},
     "keepsakes": MIDDLE | {"evaluation"},
-    "inference": MIDDLE | {"export"},
+    "inference": MIDDLE | {"evaluation", "export"},
     "check": MIDDLE | {"page"},
-    "report": MIDDLE | {"page", "evaluation", "keepsakes"},
+    "report": MIDDLE | {"page", "evaluation", "keepsakes", "inference"},
     "benchmark": MIDDLE | {"evaluation", "inference", "export"},
     "commands": MIDDLE
     | {

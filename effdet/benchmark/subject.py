@@ -5,7 +5,6 @@ So its memory and its threads are its own: what another runtime has allocated or
 not show in its figures.
 """
 
-import dataclasses
 import os
 import resource
 import sys
@@ -18,20 +17,13 @@ from typing import Any, Literal
 
 import torch
 
-from effdet.data import (
-    CocoDataset,
-    EvalTransform,
-    SplitFiles,
-    build_eval_loader,
-    read_split,
-)
+from effdet.data import SplitFiles
 from effdet.data.images import decode_image
 from effdet.data.transforms import letterbox
 from effdet.errors import EffdetError
-from effdet.evaluation import CocoEvaluator, GroundTruth, evaluate
 from effdet.export import ExportedNetwork
 from effdet.inference import Detector, load
-from effdet.postprocess import Postprocess
+from effdet.inference.scoring import score_split
 from effdet.settings import PostprocessConfig
 
 Stage = Literal["model", "detections", "files"]
@@ -89,7 +81,7 @@ class Subject:
         config = self.detector.config
         self._inputs = [letterbox(p, config.image_size, config.mean, config.std)[0] for p in pixels]
         self._pixels = pixels
-        self._process: Postprocess = self.detector.build_postprocess()
+        self._process = self.detector.build_postprocess()
 
     def describe(self) -> dict[str, Any]:
         """What it is: kind, model, input size, threads and device."""
@@ -152,25 +144,8 @@ class Subject:
 
     def score(self, files: SplitFiles) -> float | None:
         """AP on a split, with the post-processing of published figures, or the file's own."""
-        detector = self.detector
-        table = read_split(files, detector.class_map)
-        dataset = CocoDataset(table, files.images, class_map=detector.class_map)
-        config = detector.config
-        loader = build_eval_loader(
-            dataset,
-            EvalTransform(config.image_size, config.mean, config.std),
-            batch_size=8,
-            num_workers=0,
-            device=detector.device,
-        )
-        metrics = evaluate(
-            detector.model,
-            loader,
-            detector.build_postprocess(**dataclasses.asdict(PostprocessConfig())),
-            CocoEvaluator(GroundTruth.load(table), detector.class_map),
-            device=detector.device,
-        )
-        return metrics.figures["AP"]
+        self.detector.postprocess = PostprocessConfig()
+        return score_split(self.detector, files, workers=0).metrics.figures["AP"]
 
 
 def _resident_bytes() -> int:

@@ -18,6 +18,7 @@ from effdet.benchmark.subject import Job, Stage, serve
 from effdet.data import CocoDataset, SplitFiles, locate_split, read_split
 from effdet.data.shapes import draw
 from effdet.errors import EffdetError, UsageError
+from effdet.export import is_exported
 from effdet.inference import expand_sources
 from effdet.inference.sources import ImageSource
 from effdet.settings import BenchmarkConfig
@@ -143,14 +144,7 @@ class _Worker:
 
 @contextlib.contextmanager
 def _worker(name: str, config: BenchmarkConfig, files: Sequence[Path]) -> Iterator[_Worker]:
-    job = Job(
-        weights=name,
-        images=tuple(files),
-        threads=config.threads,
-        device=config.device,
-        use_ema=config.use_ema,
-        trust_code=config.trust_code,
-    )
+    job = build_job(name, config, files)
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=serve, args=(theirs, job), daemon=True)
@@ -163,6 +157,23 @@ def _worker(name: str, config: BenchmarkConfig, files: Sequence[Path]) -> Iterat
     finally:
         process.kill()
         process.join()
+
+
+def build_job(name: str, config: BenchmarkConfig, files: Sequence[Path]) -> Job:
+    """What the process of one file is to load.
+
+    Options of weights are not meant for an exported file that stands beside weights; where there is
+    none such, loading refuses them.
+    """
+    beside = is_exported(name) and not all(map(is_exported, config.weights))
+    return Job(
+        weights=name,
+        images=tuple(files),
+        threads=config.threads,
+        device=None if beside else config.device,
+        use_ema=beside or config.use_ema,
+        trust_code=config.trust_code,
+    )
 
 
 def _time_in_turn(

@@ -10,20 +10,22 @@ import torch
 from effdet import flags
 from effdet.anchors import num_anchors
 from effdet.config import MODELS, ModelConfig
+from effdet.export import is_exported
+from effdet.export.describe import describe_exported
 from effdet.models import EfficientDet, multiply_adds, trainable_parameters
 from effdet.names import say
 from effdet.ops import build_info
 from effdet.settings import InfoConfig
 from effdet.weights.describe import describe_weights, format_weights
 
-DESCRIPTION = "Show what weights files are, the models, or with --build the compiled kernels."
+DESCRIPTION = "Show what weights or exported files are, the models, or with --build the kernels."
 
 
 def run(argv: list[str]) -> None:
     """``effdet info``."""
     config = flags.parse(InfoConfig, argv, program="effdet info", description=DESCRIPTION)
     if config.files:
-        found = [describe_weights(Path(name)) for name in config.files]
+        found = [_describe_file(Path(name)) for name in config.files]
         as_text = "\n\n".join(map(format_weights, found))
         say(json.dumps(found, indent=1) if config.json else as_text)
         return
@@ -37,6 +39,10 @@ def run(argv: list[str]) -> None:
     for model in MODELS.values():
         print(_format_model(describe(model)), flush=True)  # each takes a moment
     print("\nParameters for 90 classes; multiply-adds of convolutions.")
+
+
+def _describe_file(path: Path) -> dict[str, Any]:
+    return describe_exported(path) if is_exported(path) else describe_weights(path)
 
 
 def describe(config: ModelConfig) -> dict[str, Any]:

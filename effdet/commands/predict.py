@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``effdet predict``."""
 
+import contextlib
 import dataclasses
 import shlex
 import sys
@@ -9,11 +10,14 @@ from pathlib import Path
 
 from effdet import flags
 from effdet.counts import counted
-from effdet.errors import UsageError, printable
+from effdet.errors import DataError, UsageError, printable
+from effdet.export import is_exported
 from effdet.inference import (
     TILE_OVERLAP,
     AnySource,
+    Detector,
     FolderReport,
+    ImageSource,
     ReadSettings,
     VideoSource,
     check_tiles,
@@ -22,12 +26,14 @@ from effdet.inference import (
     load,
     predict_to_folder,
 )
+from effdet.inference.sources import read_image
 from effdet.names import say
-from effdet.settings import PredictConfig, select_postprocess
+from effdet.settings import PredictConfig, asked_postprocess
 
 DESCRIPTION = "Find objects in images, videos and cameras: pictures with boxes, and their records."
 
-EXPORTED = (".onnx", ".xml", ".pt2", ".engine")
+LOOKED_AT = 8
+"""Images that are looked at again where nothing was found."""
 
 
 def run(argv: list[str]) -> None:
@@ -62,9 +68,12 @@ def run(argv: list[str]) -> None:
         tta=config.tta,
         tile=config.tile,
         tile_overlap=overlap,
-        **dataclasses.asdict(select_postprocess(config)),
+        **asked_postprocess(config),
     )
     _tell(report, config)
+    if report.num_images and not report.num_detections:
+        say(_why_nothing(detector, sources, config))
+    say(f"next: {_next(config.weights)}")
     report.check()
 
 
@@ -87,11 +96,28 @@ def _tell(report: FolderReport, config: PredictConfig) -> None:
         f"({report.images_per_second:.1f} images/s)"
     )
     say(f"{' and '.join(config.save)} in {report.folder}")
-    say(f"next: {_next(config.weights)}")
+
+
+def _why_nothing(detector: Detector, sources: Sequence[AnySource], config: PredictConfig) -> str:
+    """The highest score in the first images, which was below the threshold."""
+    places = [s.place for s in sources if isinstance(s, ImageSource) and isinstance(s.place, Path)]
+    detector.postprocess = dataclasses.replace(detector.postprocess, score_threshold=0.0)
+    scores: list[float] = []
+    for place in places[:LOOKED_AT]:
+        with contextlib.suppress(DataError):
+            image = read_image(place, config.max_pixels)
+            scores += detector.predict(image, classes=config.classes).scores[:1].tolist()
+    if not scores:
+        return "nothing was found: try a lower --score-threshold, or other weights"
+    where = f" in the first {LOOKED_AT} images" if len(places) > LOOKED_AT else ""
+    return (
+        f"nothing was found: the highest score{where} is {max(scores):.3g}; a lower "
+        "--score-threshold shows what the model guesses"
+    )
 
 
 def _next(weights: str) -> str:
     """What one does with a detector that finds what it should."""
-    if Path(weights).suffix in EXPORTED:
+    if is_exported(weights):
         return f"effdet benchmark {shlex.quote(weights)}"
     return f"effdet export {shlex.quote(weights)} --format onnx"

@@ -35,4 +35,4 @@ def run(argv: list[str]) -> None:
     page.write(output)
     say(f"report in {output}")
     best = max(runs, key=lambda record: record.best_ap)
-    say(f"next: {next_command(best)}")
+    say(f"next: {next_command(best, config.data)}")

@@ -4,15 +4,14 @@
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from effdet import distributed
 from effdet.evaluation.coco import CocoEvaluator, Metrics
+from effdet.postprocess import Postprocessing
 from effdet.precision import autocast
-from effdet.structures import Batch, Detections, Target
-
-Postprocessing = Callable[[list[Tensor], list[Tensor], list[Target]], list[Detections]]
+from effdet.structures import Batch
 
 
 @torch.inference_mode()
@@ -34,7 +33,7 @@ def evaluate(
     Args:
         model: a detector; it is put into evaluation mode.
         batches: this process's images and targets; each image once over all processes.
-        postprocess: predictions and targets to detections in original pixels.
+        postprocess: the model's outputs and the targets to detections in original pixels.
         evaluator: a fresh one; afterwards the main process's holds all detections.
         device: where to work.
         dtype: mixed-precision type, None for full precision.
@@ -59,8 +58,8 @@ def evaluate(
             poll()
         batch = batch.to(device, channels_last)
         with autocast(device, dtype):
-            cls_logits, box_deltas = model(batch.images)
-        found = postprocess(cls_logits, box_deltas, batch.targets)
+            outputs = model(batch.images)
+        found = postprocess(*outputs, batch.targets)
         for target, detections in zip(batch.targets, found, strict=True):
             evaluator.update(target.image_id, detections)
     if poll is not None:

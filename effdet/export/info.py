@@ -5,7 +5,7 @@ import dataclasses
 import importlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from effdet.config import ModelConfig
 from effdet.errors import EffdetError, WeightsError, one_line, printable
 from effdet.flags import checked_values
 from effdet.settings import PostprocessConfig
+from effdet.settings.export import INSIDE
 from effdet.structures import ClassMap
 
 KEY = "effdet"
@@ -118,6 +119,26 @@ class ExportInfo:
             reason = one_line(error) if isinstance(error, EffdetError) else type(error).__name__
             raise WeightsError(f"{name}: what it says of itself cannot be: {reason}") from error
 
+    @property
+    def has_detections(self) -> bool:
+        """Whether the post-processing is inside."""
+        return self.outputs == "detections"
+
+    @property
+    def inside(self) -> str:
+        """The post-processing that is inside, as options; empty where there is none."""
+        if not self.has_detections:
+            return ""
+        return " ".join(as_flag(name, getattr(self.postprocess, name)) for name in INSIDE)
+
+
+def as_flag(name: str, value: Any) -> str:
+    """A setting as it is typed: ``--max-detections 100``, ``--no-class-agnostic``."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    return f"--{flag} {value}"
+
 
 def _version() -> str:
     # Not imported above: the package's own names are made of what stands on this module.
@@ -126,7 +147,7 @@ def _version() -> str:
 
 def _parse(text: str) -> Mapping[str, Any]:
     if len(text) > MAX_TEXT:
-        raise WeightsError(f"a text of {len(text):,} characters, more than {MAX_TEXT:,}")
+        raise WeightsError(f"a text of {len(text):,} characters; at most {MAX_TEXT:,} are read")
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -139,20 +160,29 @@ def _parse(text: str) -> Mapping[str, Any]:
 
 
 def _fields(values: Mapping[str, Any], source: str) -> dict[str, Any]:
-    fields = {field.name: values[field.name] for field in dataclasses.fields(ExportInfo)}
-    settings = checked_values(PostprocessConfig, _known(fields["postprocess"]), source)
-    return fields | {
-        "model_config": ModelConfig.from_dict(fields["model_config"]),
-        "class_map": ClassMap.from_dict(fields["class_map"]),
-        "postprocess": PostprocessConfig(**settings),
+    names = [field.name for field in dataclasses.fields(ExportInfo)]
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise WeightsError(f"{', '.join(missing)} missing")
+    readers: dict[str, Callable[[Any], object]] = {
+        "model_config": ModelConfig.from_dict,
+        "class_map": ClassMap.from_dict,
+        "postprocess": lambda settings: _postprocess(settings, source),
     }
+    fields = {name: values[name] for name in names}
+    for name, read in readers.items():
+        try:
+            fields[name] = read(values[name])
+        except (AttributeError, TypeError, LookupError) as error:
+            raise WeightsError(f"{name} has missing or wrong entries: {one_line(error)}") from error
+    return fields
 
 
-def _known(values: Mapping[str, Any]) -> Mapping[str, Any]:
+def _postprocess(values: Mapping[str, Any], source: str) -> PostprocessConfig:
     names = {field.name for field in dataclasses.fields(PostprocessConfig)}
     if set(values) != names:
         raise WeightsError("postprocess must have exactly the fields of this version")
-    return values
+    return PostprocessConfig(**checked_values(PostprocessConfig, values, source))
 
 
 def shapes_of(info: ExportInfo, anchors: int) -> dict[str, tuple[int | str, ...]]:

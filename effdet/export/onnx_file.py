@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from effdet.errors import ExportError, WeightsError, one_line, printable
-from effdet.export.info import INPUT, KEY, MAX_TEXT, OUTPUTS, ExportInfo
+from effdet.export.info import INPUT, KEY, OUTPUTS, ExportInfo
 from effdet.extras import import_extra
 from effdet.regular_file import open_regular
 
@@ -60,7 +60,7 @@ def read_onnx(path: Path) -> tuple[bytes, ExportInfo]:
     except Exception as error:  # protobuf's DecodeError
         raise WeightsError(f"{name}: damaged, or no ONNX file") from error
     texts = [entry.value for entry in model.metadata_props if entry.key == KEY]
-    if len(texts) != 1 or len(texts[0]) > MAX_TEXT:
+    if len(texts) != 1:
         raise WeightsError(
             f"{name}: an ONNX file, but not one that `effdet export` wrote (no {KEY!r} in its "
             "metadata)"

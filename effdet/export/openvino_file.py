@@ -51,14 +51,14 @@ def save_openvino(onnx_content: bytes, info: ExportInfo, path: Path) -> None:
         beside.unlink()
 
 
-def openvino_runner(path: Path) -> tuple[Runner, ExportInfo]:
-    """A function that runs the files on the CPU in float32, with as many threads as torch has.
+def read_openvino(path: Path) -> tuple[Any, Any, ExportInfo]:
+    """OpenVINO's core, the model in its files, and what it says of itself.
 
     Raises:
         WeightsError: for files that are missing, damaged or of another program.
         ExportError: where openvino is missing.
     """
-    openvino = import_openvino("running an OpenVINO file")
+    openvino = import_openvino("reading an OpenVINO file")
     name = printable(str(path))
     for file, most in ((path, MAX_XML_BYTES), (path.with_suffix(".bin"), MAX_BIN_BYTES)):
         with open_regular(file, "OpenVINO file", WeightsError, most):
@@ -74,8 +74,17 @@ def openvino_runner(path: Path) -> tuple[Runner, ExportInfo]:
             f"{name}: an OpenVINO file, but not one that `effdet export` wrote (no {KEY!r} in its "
             "rt_info)"
         )
-    info = ExportInfo.from_text(text, path)
-    return _compile(core, model, info, name), info
+    return core, model, ExportInfo.from_text(text, path)
+
+
+def openvino_runner(path: Path) -> tuple[Runner, ExportInfo]:
+    """A function that runs the files on the CPU in float32, with as many threads as torch has.
+
+    Raises:
+        WeightsError, ExportError: as :func:`read_openvino`.
+    """
+    core, model, info = read_openvino(path)
+    return _compile(core, model, info, printable(str(path))), info
 
 
 def _compile(core: Any, model: Any, info: ExportInfo, name: str) -> Runner:

@@ -72,8 +72,14 @@ def read_program_info(path: Path) -> tuple[Literal["torch-export", "aoti"], Expo
             with zipfile.ZipFile(file) as archive:
                 names = archive.namelist()
                 found = [n for n in names if n.endswith(f"/extra/{FILE_NAME}")]
-                if len(found) != 1 or archive.getinfo(found[0]).file_size > MAX_TEXT:
+                if len(found) != 1:
                     raise WeightsError(f"{name}: a .pt2, but not one that `effdet export` wrote")
+                size = archive.getinfo(found[0]).file_size
+                if size > MAX_TEXT:
+                    raise WeightsError(
+                        f"{name}: {FILE_NAME} in it has {size:,} bytes; at most {MAX_TEXT:,} are "
+                        "read"
+                    )
                 text = archive.read(found[0]).decode()
         except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as e:
             if isinstance(e, WeightsError):

@@ -2,23 +2,24 @@
 """Exported files in the place of a model: what comes out of them goes on as usual."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from effdet.anchors import build_anchors
-from effdet.boxes import encode_boxes
+from effdet.boxes import clip_boxes, encode_boxes
 from effdet.errors import UsageError, WeightsError, one_line
-from effdet.export.info import ExportInfo, shapes_of
+from effdet.export.info import ExportInfo, as_flag, shapes_of
 from effdet.export.onnx_file import Runner, onnx_runner
 from effdet.export.openvino_file import openvino_runner
 from effdet.export.programs import program_runner
 from effdet.levels import as_one_level
-from effdet.postprocess import Postprocess
-from effdet.settings import FOR_PEOPLE, PostprocessConfig
+from effdet.postprocess import Postprocess, Postprocessing
+from effdet.settings import PostprocessConfig
 from effdet.structures import ClassMap, Detections, Target
 
 SUFFIXES = (".onnx", ".xml", ".pt2")
@@ -58,10 +59,7 @@ def open_exported(
 
 
 class ExportedNetwork(nn.Module):
-    """Stands where an EfficientDet would: images in, two lists of tensors out.
-
-    Of a raw file they are ``(cls_logits, box_deltas)``, one level each; of a file with the
-    post-processing inside what :class:`FileDetections` takes.
+    """Stands where an EfficientDet would: images in, what :meth:`build_postprocess` takes out.
 
     Attributes:
         info: what the file says of itself.
@@ -77,18 +75,21 @@ class ExportedNetwork(nn.Module):
         self.register_buffer("anchors", build_anchors(info.model_config), persistent=False)
         self._shapes = list(shapes_of(info, len(self.anchors)).values())[1:]
 
-    def forward(self, images: Tensor) -> tuple[Levels, Levels]:
+    def forward(self, images: Tensor) -> tuple[Levels, Levels] | tuple[Tensor, ...]:
         """Normalised images ``[B, 3, H, W]`` on any device; the results are on the CPU.
+
+        Returns:
+            Of a raw file ``(cls_logits, box_deltas)``, one level each, as an EfficientDet; of a
+            file with its post-processing inside its :meth:`outputs`.
 
         Raises:
             UsageError: for images of another size than the file takes.
         """
         outputs = self.outputs(images)
-        if self.info.outputs == "raw":
-            cls_logits, boxes = outputs
-            return as_one_level(cls_logits), as_one_level(encode_boxes(boxes, self.anchors))
-        boxes, *rest = outputs
-        return rest, [boxes]
+        if self.info.has_detections:
+            return outputs
+        cls_logits, boxes = outputs
+        return as_one_level(cls_logits), as_one_level(encode_boxes(boxes, self.anchors))
 
     def outputs(self, images: Tensor) -> tuple[Tensor, ...]:
         """What the file itself gives for any number of images."""
@@ -125,84 +126,94 @@ class ExportedNetwork(nn.Module):
                 )
         return [found[:count] for found in outputs]
 
+    def settle(self, default: PostprocessConfig, asked: Mapping[str, Any]) -> PostprocessConfig:
+        """How detections are made where ``asked`` is wanted, and for the rest ``default``.
+
+        Of the detections of a file with its post-processing inside there can only be fewer and
+        surer ones, with clipped boxes; where a default wants more, the file is followed.
+
+        Args:
+            default: what nobody has asked for.
+            asked: fields of :class:`PostprocessConfig` that somebody has asked for.
+
+        Raises:
+            UsageError: naming what was asked for and cannot be had.
+        """
+        wanted, inside = dataclasses.replace(default, **asked), self.info.postprocess
+        if not self.info.has_detections:
+            return wanted
+        settled = dataclasses.replace(
+            inside,
+            score_threshold=max(wanted.score_threshold, inside.score_threshold),
+            max_detections=min(wanted.max_detections, inside.max_detections),
+            clip_boxes=wanted.clip_boxes,
+        )
+        for name, value in asked.items():
+            has = getattr(settled, name)
+            if has != value:
+                so = "" if name in ("nms", "sigma") else "so, or "
+                raise UsageError(
+                    f"{self.path}: has its post-processing inside, with {as_flag(name, has)}; for "
+                    f"{as_flag(name, value)} export it {so}without --detections"
+                )
+        return settled
+
     def build_postprocess(
         self, config: PostprocessConfig, class_map: ClassMap | None = None
-    ) -> Postprocess:
+    ) -> Postprocessing:
         """What makes detections of this file's outputs.
 
         Args:
-            config: what is wanted.
+            config: what :meth:`settle` gives.
             class_map: of what is wanted; None for the file's.
-
-        Raises:
-            UsageError: for what cannot be had as the file has other post-processing inside.
         """
         class_map = class_map or self.info.class_map
-        if self.info.outputs == "raw":
-            return Postprocess(anchors=self.anchors, config=config, class_map=class_map)
-        inside = _settled(config, self.info.postprocess, self.path)
-        return FileDetections(anchors=self.anchors, config=inside, class_map=class_map)
-
-
-_OUTSIDE = ("clip_boxes", "score_threshold", "max_detections")
-"""What can still be done to the detections of a file."""
-
-
-def _settled(asked: PostprocessConfig, inside: PostprocessConfig, path: Path) -> PostprocessConfig:
-    """What the file does, with what is done to it after that.
-
-    A default of a program is not a wish: a file has its own.
-    """
-    for field in dataclasses.fields(PostprocessConfig):
-        name = field.name
-        values = [getattr(config, name) for config in (PostprocessConfig(), FOR_PEOPLE, inside)]
-        wanted = getattr(asked, name)
-        if name not in _OUTSIDE and wanted not in values:
-            flag = name.replace("_", "-")
-            raise UsageError(
-                f"{path}: has its post-processing inside, with --{flag} {values[-1]}; export it "
-                f"with --{flag} {wanted}, or without --detections"
-            )
-    return dataclasses.replace(
-        inside,
-        clip_boxes=asked.clip_boxes,
-        score_threshold=max(asked.score_threshold, inside.score_threshold),
-        max_detections=min(asked.max_detections, inside.max_detections),
-    )
+        if self.info.has_detections:
+            return FileDetections(config=config, class_map=class_map)
+        return Postprocess(anchors=self.anchors, config=config, class_map=class_map)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FileDetections(Postprocess):
-    """Brings the detections that a file gives back to the pixels of the original images."""
+class FileDetections:
+    """Brings the detections that a file gives back to the pixels of the original images.
+
+    Attributes:
+        config: threshold, limit and clipping that come after the file's own.
+        class_map: the classes that are wanted.
+    """
+
+    config: PostprocessConfig
+    class_map: ClassMap
 
     def __call__(
-        self, cls_logits: Sequence[Tensor], box_deltas: Sequence[Tensor], targets: Sequence[Target]
+        self,
+        boxes: Tensor,
+        scores: Tensor,
+        labels: Tensor,
+        counts: Tensor,
+        targets: Sequence[Target],
     ) -> list[Detections]:
         """Detections of each image, best first.
 
         Args:
-            cls_logits: scores ``[B, D]``, labels ``[B, D]`` and counts ``[B]``.
-            box_deltas: boxes ``[B, D, 4]`` in pixels of the network's input, in a list.
+            boxes: ``[B, D, 4]`` in pixels of the network's input.
+            scores: ``[B, D]``, falling.
+            labels: ``[B, D]``.
+            counts: ``[B]``, how many of the D rows are used.
             targets: one an image; only ``scale`` and ``size`` are read.
         """
-        scores, labels, counts = cls_logits
-        rows = zip(box_deltas[0], scores, labels, counts.tolist(), targets, strict=True)
+        rows = zip(boxes, scores, labels, counts.tolist(), targets, strict=True)
         return [
             self._finish(Detections(boxes=b[:n] / t.scale, scores=s[:n], labels=k[:n]), t.size)
             for b, s, k, n, t in rows
         ]
 
     def _finish(self, found: Detections, size: tuple[int, int]) -> Detections:
-        config = self.config
-        keep = (found.scores > config.score_threshold) & self._wanted(found.labels)
+        wanted = torch.isin(found.labels, found.labels.new_tensor(self.class_map.named))
+        keep = (found.scores > self.config.score_threshold) & wanted
         boxes = found.boxes
-        if config.clip_boxes:
-            limits = boxes.new_tensor([size[1], size[0], size[1], size[0]])
-            boxes = boxes.clamp(min=0).minimum(limits)
+        if self.config.clip_boxes:
+            boxes = clip_boxes(boxes, size)
             keep &= (boxes[:, 2:] > boxes[:, :2]).all(1)
         found = Detections(boxes=boxes, scores=found.scores, labels=found.labels)
-        return found[keep][: config.max_detections]
-
-    def _wanted(self, labels: Tensor) -> Tensor:
-        assert self.class_map is not None
-        return torch.isin(labels, labels.new_tensor(self.class_map.named))
+        return found[keep][: self.config.max_detections]

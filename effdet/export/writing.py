@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``effdet export``: from weights to a file that is checked, and only then has its name."""
 
-import contextlib
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +64,9 @@ def export(config: ExportConfig) -> Exported:
     inputs, pictures = check_inputs(info, config.check_images, config.check_count)
     model = load_model(checkpoint, config.weights, use_ema=config.use_ema, channels_last=False)
     network = DeployedNetwork(model, info.model_config)
-    with _folder_beside(outputs[0]) as folder:
+    # In the system's place for what is left by a killed process.
+    with tempfile.TemporaryDirectory(prefix="effdet-export-") as name:
+        folder = Path(name)
         path = folder / outputs[0].name
         write(network, info, config, path)
         exported = open_exported(path, trust_code=True)  # it was written a moment ago, here
@@ -162,13 +162,6 @@ def build_info(config: ExportConfig, checkpoint: Checkpoint) -> ExportInfo:
         licence=checkpoint.licence,
         origin=checkpoint.origin,
     )
-
-
-@contextlib.contextmanager
-def _folder_beside(output: Path) -> Iterator[Path]:
-    """A folder for files on trial, which goes again."""
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
-        yield Path(folder)
 
 
 def _move(source: Path, target: Path) -> None:

@@ -3,7 +3,7 @@
 
 from effdet.inference.draw import draw
 from effdet.inference.folder import FolderReport, predict_to_folder
-from effdet.inference.load import load
+from effdet.inference.load import ExportedDetector, load
 from effdet.inference.predict import Detector
 from effdet.inference.reading import ReadSettings
 from effdet.inference.sources import AnySource, ImageSource, VideoSource, expand_sources
@@ -15,6 +15,7 @@ __all__ = [
     "TILE_OVERLAP",
     "AnySource",
     "Detector",
+    "ExportedDetector",
     "FolderReport",
     "ImageSource",
     "Prediction",

@@ -2,18 +2,17 @@
 """From weights, or from an exported file, to a detector."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from effdet.distributed import pick_device
 from effdet.errors import UsageError
 from effdet.export import ExportedNetwork, is_exported, open_exported
 from effdet.inference.predict import Detector, Size
-from effdet.postprocess import Postprocess
-from effdet.structures import Detections
+from effdet.postprocess import Postprocessing
+from effdet.settings import FOR_PEOPLE, PostprocessConfig
+from effdet.structures import ClassMap
 from effdet.weights import load_detector, load_model
 
 
@@ -25,6 +24,7 @@ def load(
     image_size: tuple[int, int] | None = None,
     channels_last: bool = True,
     trust_code: bool = False,
+    postprocess: PostprocessConfig = FOR_PEOPLE,
 ) -> Detector:
     """The detector in a weights file, or in a file of ``effdet export``, ready to predict.
 
@@ -38,24 +38,33 @@ def load(
         image_size: ``(height, width)`` of the network input where it is not the model's own.
         channels_last: keep the weights channels-last in memory.
         trust_code: run a ``.pt2``, which is code and not only numbers.
+        postprocess: how detections are made where nothing else is asked for.
 
     Raises:
         WeightsError: where the file is missing, damaged or holds no model of this toolkit.
-        UsageError: for an unknown name, a ``.pt2`` that is not trusted, or a size that an exported
-            file does not take.
+        UsageError: for an unknown name, a ``.pt2`` that is not trusted, or a wish that an exported
+            file cannot meet.
         ExportError: where a package that runs the file is missing.
     """
     if is_exported(weights):
+        for flag, is_given in (
+            ("--no-use-ema", not use_ema),
+            ("--no-channels-last", not channels_last),
+        ):
+            if is_given:
+                raise UsageError(
+                    f"{weights}: {flag} does nothing to an exported file; leave it out"
+                )
         network = open_exported(weights, trust_code=trust_code, device=device)
         if image_size not in (None, network.info.model_config.image_size):
             raise UsageError(f"{weights}: its image size is fixed; export it with --image-size")
-        return ExportedDetector(network)
+        return ExportedDetector(network, postprocess)
     checkpoint = load_detector(weights, use_ema=use_ema)
     model = load_model(checkpoint, weights, use_ema=use_ema, channels_last=channels_last)
     config = checkpoint.model_config
     if image_size is not None:
         config = dataclasses.replace(config, image_size=image_size)
-    return Detector(model.to(pick_device(device)), config, checkpoint.class_map)
+    return Detector(model.to(pick_device(device)), config, checkpoint.class_map, postprocess)
 
 
 class ExportedDetector(Detector):
@@ -63,22 +72,27 @@ class ExportedDetector(Detector):
 
     model: ExportedNetwork
 
-    def __init__(self, network: ExportedNetwork) -> None:
+    def __init__(
+        self, network: ExportedNetwork, postprocess: PostprocessConfig = FOR_PEOPLE
+    ) -> None:
         """Take ``network``, which says itself how it is used."""
         info = network.info
-        super().__init__(network, info.model_config, info.class_map)
+        super().__init__(network, info.model_config, info.class_map, postprocess)
 
-    def build_postprocess(self, classes: Sequence[str] = (), **settings: Any) -> Postprocess:
-        """As the base class, as far as the file leaves it open."""
-        wanted = super().build_postprocess(classes, **settings)
-        return self.model.build_postprocess(wanted.config, wanted.class_map)
+    @property
+    def inside(self) -> str:
+        """The post-processing that the file has inside, as options; empty where it has none."""
+        return self.model.info.inside
 
-    def _detect(
-        self, images: Sequence[Tensor], process: Postprocess, size: Size, flip: bool
-    ) -> list[Detections]:
+    def _settle(self, asked: Mapping[str, Any]) -> PostprocessConfig:
+        return self.model.settle(self.postprocess, asked)
+
+    def _process(
+        self, size: Size, config: PostprocessConfig, class_map: ClassMap | None
+    ) -> Postprocessing:
         if size != self.config.image_size:
             raise UsageError(
-                "an exported file has one input size, test-time augmentation needs several; "
+                f"{self.model.path}: has one input size, and test-time augmentation needs several; "
                 "use it with the weights"
             )
-        return super()._detect(images, process, size, flip)
+        return self.model.build_postprocess(config, class_map)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From images to detections."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, overload
@@ -18,7 +18,7 @@ from effdet.inference.search import Search, build_views, mirror
 from effdet.inference.sources import Source, expand_sources, read_image
 from effdet.inference.streaming import Prediction, stream
 from effdet.inference.tiles import TILE_OVERLAP, check_tiles
-from effdet.postprocess import Postprocess
+from effdet.postprocess import Postprocess, Postprocessing
 from effdet.settings import FOR_PEOPLE, PostprocessConfig
 from effdet.structures import ClassMap, Detections, Target
 
@@ -29,10 +29,11 @@ class Detector:
     """A model with all it needs to find objects in images.
 
     Attributes:
-        model: images ``[B, 3, H, W]`` -> ``(cls_logits, box_deltas)``, in evaluation mode.
+        model: images ``[B, 3, H, W]`` -> what :meth:`build_postprocess` takes, such as
+            ``(cls_logits, box_deltas)``; in evaluation mode.
         config: size and normalisation of its input, and its anchors.
         class_map: what its classes are called.
-        postprocess: how detections are made of its outputs.
+        postprocess: how detections are made of its outputs where nothing else is asked for.
     """
 
     def __init__(
@@ -183,31 +184,38 @@ class Detector:
         return Search(
             detect=self._detect,
             process=process,
-            views=build_views(self.config, process, self._anchors, tta),
+            views=build_views(self.config.image_size, process, self._process, tta),
             tile=tile,
             tile_overlap=tile_overlap,
             batch_size=batch_size,
         )
 
-    def build_postprocess(self, classes: Sequence[str] = (), **settings: Any) -> Postprocess:
+    def build_postprocess(self, classes: Sequence[str] = (), **settings: Any) -> Postprocessing:
         """This detector's post-processing with the changes of :meth:`predict`."""
         known = [item.name for item in fields(PostprocessConfig)]
         for name in settings:
             if name not in known:
                 raise UsageError(f"unknown setting {name!r}{nearest(name, known)}")
-        return Postprocess(
-            anchors=self._anchors(self.config.image_size),
-            config=replace(self.postprocess, **settings),
-            class_map=_only(self.class_map, classes) if classes else self.class_map,
-        )
+        class_map = _only(self.class_map, classes) if classes else self.class_map
+        return self._process(self.config.image_size, self._settle(settings), class_map)
 
-    def detect(self, images: Sequence[Tensor], process: Postprocess) -> list[Detections]:
+    def _settle(self, asked: Mapping[str, Any]) -> PostprocessConfig:
+        """The settings where ``asked`` is wanted."""
+        return replace(self.postprocess, **asked)
+
+    def _process(
+        self, size: Size, config: PostprocessConfig, class_map: ClassMap | None
+    ) -> Postprocessing:
+        """What makes detections of the outputs for inputs of ``size``."""
+        return Postprocess(anchors=self._anchors(size), config=config, class_map=class_map)
+
+    def detect(self, images: Sequence[Tensor], process: Postprocessing) -> list[Detections]:
         """Detections of ``[3, H, W]`` uint8 images of any sizes, as one batch, on the CPU."""
         return self._detect(images, process, self.config.image_size, False)
 
     @torch.no_grad()
     def _detect(
-        self, images: Sequence[Tensor], process: Postprocess, size: Size, flip: bool
+        self, images: Sequence[Tensor], process: Postprocessing, size: Size, flip: bool
     ) -> list[Detections]:
         """The same at an input size ``(height, width)``, of the mirrored images where wanted."""
         config = self.config
@@ -218,8 +226,7 @@ class Detector:
             inputs.append(pixels)
             targets.append(Target.without_boxes(size_of(image), scale))
         batch = torch.stack(inputs).to(self.device, memory_format=torch.channels_last)
-        cls_logits, box_deltas = self.model(batch)
-        found = [one.to("cpu") for one in process(cls_logits, box_deltas, targets)]
+        found = [one.to("cpu") for one in process(*self.model(batch), targets)]
         if not flip:
             return found
         return [mirror(one, size_of(image)[1]) for one, image in zip(found, images, strict=True)]
@@ -234,10 +241,16 @@ class Detector:
 
 def _only(class_map: ClassMap, names: Sequence[str]) -> ClassMap:
     """The same slots with only the classes called ``names``."""
-    wanted = set(class_map.indices(names))
+    wanted = set(class_map.indices([_spelled(name, class_map) for name in names]))
     return ClassMap(
         names=tuple(n if i in wanted else None for i, n in enumerate(class_map.names)),
         category_ids=tuple(
             c if i in wanted else None for i, c in enumerate(class_map.category_ids)
         ),
     )
+
+
+def _spelled(name: str, class_map: ClassMap) -> str:
+    """``name`` in the case of the one class that is called so; else as it is."""
+    alike = {known for known in class_map.names if known and known.casefold() == name.casefold()}
+    return alike.pop() if len(alike) == 1 else name

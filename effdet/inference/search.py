@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from effdet.config import ModelConfig
 from effdet.data.transforms import size_of
 from effdet.inference.fusion import limit, weighted_box_fusion
 from effdet.inference.reading import in_batches
 from effdet.inference.tiles import crop_tiles, lay_tiles, merge_tiles
-from effdet.postprocess import Postprocess
-from effdet.structures import Detections
+from effdet.postprocess import Postprocessing
+from effdet.settings import PostprocessConfig
+from effdet.structures import ClassMap, Detections
 
 Size = tuple[int, int]
 
@@ -27,7 +27,7 @@ WEAKEST = 0.05
 STEP = 64
 """Sides of other input sizes are the next multiples of so many pixels."""
 
-Detect = Callable[[Sequence[Tensor], Postprocess, Size, bool], list[Detections]]
+Detect = Callable[[Sequence[Tensor], Postprocessing, Size, bool], list[Detections]]
 """Images, post-processing, input size and whether to mirror -> detections of each, as one batch."""
 
 
@@ -43,7 +43,7 @@ class View:
 
     size: Size
     flip: bool = False
-    process: Postprocess
+    process: Postprocessing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class Search:
     """
 
     detect: Detect
-    process: Postprocess
+    process: Postprocessing
     views: Sequence[View]
     tile: int
     tile_overlap: float
@@ -91,9 +91,9 @@ class Search:
 
 
 def build_views(
-    config: ModelConfig,
-    process: Postprocess,
-    anchors: Callable[[Size], Tensor],
+    size: Size,
+    process: Postprocessing,
+    build: Callable[[Size, PostprocessConfig, ClassMap | None], Postprocessing],
     augment: bool,
 ) -> list[View]:
     """The views of a search.
@@ -103,20 +103,20 @@ def build_views(
     :func:`~effdet.inference.fusion.weighted_box_fusion` puts together.
 
     Args:
-        config: of the model.
+        size: ``(height, width)`` of the model's own input.
         process: post-processing of plain prediction.
-        anchors: gives those of another input size.
+        build: gives post-processing for another input size.
         augment: whether to look in several ways.
     """
     if not augment:
-        return [View(size=config.image_size, process=process)]
+        return [View(size=size, process=process)]
     threshold = min(process.config.score_threshold, WEAKEST)
     weak = replace(process.config, score_threshold=threshold)
     views = []
     for scale in SCALES:
-        size = _scaled(config.image_size, scale)
-        look = replace(process, config=weak, anchors=anchors(size))
-        views += [View(size=size, flip=flip, process=look) for flip in (False, True)]
+        seen = _scaled(size, scale)
+        look = build(seen, weak, process.class_map)
+        views += [View(size=seen, flip=flip, process=look) for flip in (False, True)]
     return views
 
 

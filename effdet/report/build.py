@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page of one run, or of several side by side."""
 
+import contextlib
 import dataclasses
 import shlex
 from collections.abc import Sequence
@@ -185,8 +186,11 @@ def _add_class_comparison(page: Page, runs: Sequence[RunRecord], config: ReportC
         )
 
 
-def next_command(run: RunRecord) -> str:
-    """What is done next with a run."""
+def next_command(run: RunRecord, data: str | None = None) -> str:
+    """What is done next with a run; ``data`` is the data folder where it is not the run's."""
     if not (run.folder / "best.pt").is_file():
         return shlex.join(["python", "train.py", "--resume", str(run.folder)])
-    return shlex.join(["effdet", "export", f"{run.folder}/best.pt", "--format", "onnx"])
+    words = ["effdet", "export", f"{run.folder}/best.pt", "--format", "onnx"]
+    with contextlib.suppress(EffdetError):  # the data may be elsewhere
+        words += ["--check-images", str(validation_files(run, data).images)]
+    return shlex.join(words)

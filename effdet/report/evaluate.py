@@ -6,25 +6,16 @@ import sys
 from typing import Any
 
 from effdet import distributed
-from effdet.anchors import build_anchors
-from effdet.data import (
-    CocoDataset,
-    EvalTransform,
-    SplitFiles,
-    build_eval_loader,
-    locate_split,
-    read_split,
-)
+from effdet.data import SplitFiles, locate_split
 from effdet.errors import UsageError, printable
-from effdet.evaluation import CocoEvaluator, GroundTruth, evaluate
+from effdet.inference import Detector
+from effdet.inference.scoring import score_split
 from effdet.keepsakes import Keepsakes, Validation
-from effdet.postprocess import Postprocess
 from effdet.report.run import RunRecord
 from effdet.settings import PostprocessConfig
 from effdet.weights import load_detector, load_model
 
 BEST_WEIGHTS = "best.pt"
-BATCH_SIZE = 8
 
 
 def evaluate_run(run: RunRecord, *, data: str | None = None, device: str | None = None) -> None:
@@ -39,38 +30,32 @@ def evaluate_run(run: RunRecord, *, data: str | None = None, device: str | None 
         WeightsError, DataError: for weights or data that are not there.
         UsageError: where the run's settings cannot be used.
     """
-    where = distributed.pick_device(device)
-    checkpoint = load_detector(run.folder / BEST_WEIGHTS)
-    config, class_map = checkpoint.model_config, checkpoint.class_map
-    files = validation_files(run, data)
-    table = read_split(files, class_map)
-    dataset = CocoDataset(
-        table,
-        files.images,
-        class_map=class_map,
+    weights = run.folder / BEST_WEIGHTS
+    checkpoint = load_detector(weights)
+    model = load_model(checkpoint, weights).to(distributed.pick_device(device))
+    detector = Detector(model, checkpoint.model_config, checkpoint.class_map, _postprocess(run))
+    score = score_split(
+        detector,
+        validation_files(run, data),
         follow_links=run.settings.get("follow_links") is True,
-    )
-    loader = build_eval_loader(
-        dataset,
-        EvalTransform(config.image_size, config.mean, config.std),
-        batch_size=BATCH_SIZE,
-        num_workers=distributed.num_workers(None),
-        device=where,
         max_bad_images=1.0,
+        progress=True,
+        note=_warn,
     )
-    postprocess = Postprocess(
-        anchors=build_anchors(config, device=where), config=_postprocess(run), class_map=class_map
-    )
-    model = load_model(checkpoint, run.folder / BEST_WEIGHTS).to(where)
-    truth = GroundTruth.load(table)
-    evaluator = CocoEvaluator(truth, class_map)
-    metrics = evaluate(model, loader, postprocess, evaluator, device=where, progress=True)
-    keepsakes = Keepsakes(run.folder, lambda text: print(printable(text), file=sys.stderr))
-    keepsakes.hold(evaluator.results())
-    epoch = checkpoint.metrics.get("epoch", 0)
+    keepsakes = Keepsakes(run.folder, _warn)
+    keepsakes.hold(score.results)
     keepsakes.keep_best(
-        Validation(epoch=epoch, figures=metrics.figures, dataset=dataset, truth=truth)
+        Validation(
+            epoch=checkpoint.metrics.get("epoch", 0),
+            figures=score.metrics.figures,
+            dataset=score.dataset,
+            truth=score.truth,
+        )
     )
+
+
+def _warn(text: str) -> None:
+    print(printable(text), file=sys.stderr)
 
 
 def validation_files(run: RunRecord, data: str | None) -> SplitFiles:

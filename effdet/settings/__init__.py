@@ -9,7 +9,12 @@ from effdet.settings.data import DataConfig
 from effdet.settings.download import DownloadConfig
 from effdet.settings.export import ExportConfig, ExportFormat
 from effdet.settings.info import InfoConfig
-from effdet.settings.postprocess import FOR_PEOPLE, PostprocessConfig, select_postprocess
+from effdet.settings.postprocess import (
+    FOR_PEOPLE,
+    PostprocessConfig,
+    asked_postprocess,
+    select_postprocess,
+)
 from effdet.settings.predict import PredictConfig
 from effdet.settings.train import SETTLED, TrainConfig
 from effdet.settings.validate import ValidateConfig
@@ -32,5 +37,5 @@ __all__ = [
     "CheckConfig", "Console", "ConvertConfig", "DataConfig", "DownloadConfig", "Evaluator",
     "ExportConfig", "ExportFormat", "InfoConfig", "Normalizer", "Optimizer", "PostprocessConfig",
     "PredictConfig", "Save", "Schedule", "Sink", "TrainConfig", "ValidateConfig",
-    "WeightsToValidate", "select_postprocess",
+    "WeightsToValidate", "asked_postprocess", "select_postprocess",
 ]  # fmt: skip

@@ -15,10 +15,11 @@ ExportFormat = Literal["onnx", "openvino", "torch-export", "aoti"]
 TENSORRT_TOP_K = 3840
 """The most that TensorRT's TopK gives; a graph that asks for more does not build there."""
 
-_INSIDE = (
+INSIDE = (
     "nms", "iou_threshold", "score_threshold", "max_candidates", "max_detections", "max_per_class",
     "class_agnostic",
 )  # fmt: skip
+"""Settings of the post-processing that ``--detections`` puts into a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ class ExportConfig:
             self._refuse(("detections",), f"with --format {self.format}: only onnx and openvino")
             self._refuse(("opset",), f"with --format {self.format}")
         if not self.detections:
-            self._refuse(_INSIDE, "without --detections")
+            self._refuse(INSIDE, "without --detections")
         if self.nms != "hard":
             raise ExportError(
                 f"--nms {self.nms} cannot be put into a file: ONNX knows hard NMS only; export "
@@ -86,7 +87,7 @@ class ExportConfig:
 
     def postprocess(self) -> PostprocessConfig:
         """What is put inside with ``--detections``."""
-        return PostprocessConfig(**{name: getattr(self, name) for name in _INSIDE})
+        return PostprocessConfig(**{name: getattr(self, name) for name in INSIDE})
 
     def _refuse(self, names: tuple[str, ...], where: str) -> None:
         """Refuse options that have no effect."""

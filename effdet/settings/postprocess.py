@@ -46,6 +46,12 @@ FOR_PEOPLE = PostprocessConfig(nms="hard", score_threshold=0.3, clip_boxes=True)
 """For looking at, not for figures: few boxes, each surely meant, all inside the image."""
 
 
+def asked_postprocess(settings: Any) -> dict[str, Any]:
+    """The post-processing fields of a program's settings that differ from its defaults."""
+    asked = dataclasses.asdict(select_postprocess(settings))
+    return {name: value for name, value in asked.items() if value != getattr(type(settings), name)}
+
+
 def select_postprocess(settings: Any) -> PostprocessConfig:
     """The post-processing fields of a program's settings."""
     names = [field.name for field in dataclasses.fields(PostprocessConfig)]

@@ -127,9 +127,13 @@ def _input(config: Config) -> dict[str, Any]:
 
 
 def _classes(class_map: ClassMap) -> dict[str, Any]:
-    names = [name for name in class_map.names if name is not None]
+    return {"classes": short_list([name for name in class_map.names if name is not None])}
+
+
+def short_list(names: list[str]) -> list[str]:
+    """The first names, and how many there are where that is not all."""
     more = [f"... ({len(names)} in all)"] if len(names) > SHOWN else []
-    return {"classes": names[:SHOWN] + more}
+    return names[:SHOWN] + more
 
 
 def _short(value: Any) -> str:

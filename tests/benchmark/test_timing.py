@@ -8,6 +8,7 @@ import pytest
 from effdet import cli
 from effdet.benchmark import Report, Row, Timing, format_report
 from effdet.benchmark.subject import Job, Subject
+from effdet.benchmark.timing import build_job
 from effdet.commands import benchmark as command
 from effdet.config import model_config
 from effdet.data import locate_split
@@ -62,6 +63,16 @@ def test_the_command_times_every_file_in_every_way_and_reads_every_option(
         assert b["images_per_second"] == pytest.approx(1e3 * b["batch_size"] / b["median"])
         assert b["ratio"] == pytest.approx(b["median"] / a["median"])
         assert a["ratio"] == 1
+
+
+def test_options_of_weights_do_not_reach_files_that_stand_beside_them() -> None:
+    words = {"device": "cuda", "use_ema": False}
+    config = BenchmarkConfig(weights=("best.pt", "a.onnx"), **words)
+    jobs = [build_job(name, config, []) for name in config.weights]
+    assert [(job.device, job.use_ema) for job in jobs] == [("cuda", False), (None, True)]
+    config = BenchmarkConfig(weights=("a.onnx",), **words)
+    job = build_job("a.onnx", config, [])  # loading refuses them
+    assert (job.device, job.use_ema) == ("cuda", False)
 
 
 def test_what_is_wrong_with_a_file_is_told_as_elsewhere(

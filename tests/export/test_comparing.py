@@ -68,7 +68,6 @@ def test_raw_outputs_count_boxes_of_the_best_anchors_and_all_scores() -> None:
         ({"detections": Difference(boxes=0.3)}, "boxes of detections differ by 0.3 pixels"),
         ({"detections": Difference(scores=0.3)}, "scores of detections differ by 0.3"),
         ({"detections": Difference(missing=1, detections=99)}, "1 detections are in one and not"),
-        ({"detections": Difference(ties=3, detections=50)}, "3 detections are others"),
     ],
 )
 def test_what_is_beyond_its_limit_is_named(check: dict[str, object], text: str) -> None:
@@ -80,3 +79,15 @@ def test_what_is_beyond_its_limit_is_named(check: dict[str, object], text: str) 
 def test_a_few_ties_are_taken() -> None:
     ties = Difference(ties=2, detections=5)
     judge(Check(pictures="", boxes=None, scores=None, detections=ties), 0.1, 0.01)
+
+
+def test_more_are_explained() -> None:
+    ties = Difference(ties=3, detections=50)
+    with pytest.raises(ExportError, match=r"3 of 50 detections on x are ties: .* a trained"):
+        judge(Check(pictures="x", boxes=0.0, scores=0.0, detections=ties), 0.1, 0.01)
+
+
+def test_detections_alone_must_have_been_compared() -> None:
+    judge(Check(pictures="", boxes=0.0, scores=0.0, detections=Difference()), 0.1, 0.01)
+    with pytest.raises(ExportError, match=r"nothing was found on x, .* --check-images with images"):
+        judge(Check(pictures="x", boxes=None, scores=None, detections=Difference()), 0.1, 0.01)

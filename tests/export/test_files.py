@@ -22,11 +22,13 @@ from effdet.config import model_config
 from effdet.data.shapes import draw
 from effdet.errors import ExportError, UsageError, WeightsError
 from effdet.export import ExportedNetwork, export, open_exported, writing
+from effdet.export.checking import check_inputs
 from effdet.export.network import DeployedNetwork
 from effdet.export.onnx_detections import add_detections
 from effdet.export.onnx_file import onnx_content, read_onnx
 from effdet.export.programs import read_program_info
 from effdet.inference import Detector, load
+from effdet.models import build_model
 from effdet.postprocess import Postprocess
 from effdet.settings import ExportConfig, PostprocessConfig
 from effdet.structures import Detections, Target
@@ -184,6 +186,59 @@ def test_everything_that_use_needs_travels_inside_and_no_path_of_this_machine(ma
                 assert folder.encode() not in content, file
 
 
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("nms.onnx", "ONNX"), ("raw.xml", "OpenVINO"), ("raw.pt2", "program of torch.export")],
+)
+def test_effdet_info_tells_what_a_file_is(
+    made: Made, capsys: pytest.CaptureFixture[str], name: str, form: str
+) -> None:
+    cli.run_command(["info", str(made.path(name)), "--json"])
+    (about,) = json.loads(capsys.readouterr().out)
+    assert (about["form"], about["model"], about["image_size"]) == (form, "tiny", "64 x 96")
+    assert about["input"] == "images [batch, 3, 64, 96]"
+    raw = ["cls_logits [batch, 1161, 3]", "boxes [batch, 1161, 4]"]
+    inside = ["boxes [batch, 100, 4]", "scores [batch, 100]", "labels [batch, 100]"]
+    assert about["outputs"] == ([*inside, "counts [batch]"] if name == "nms.onnx" else raw)
+    options = "--nms hard --iou-threshold 0.5 --score-threshold 0.05 --max-candidates 3840"
+    options += " --max-detections 100 --max-per-class 0 --no-class-agnostic"
+    assert about["post-processing"] == (options if name == "nms.onnx" else "none")
+    assert about["classes"] == ["cat", "dog"]
+    cli.run_command(["info", str(made.path(name))])
+    assert "model      tiny\n" in capsys.readouterr().out
+
+
+def test_nothing_lies_beside_a_file_until_it_is_whole(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, seen = writing.write, []
+
+    def write(*arguments: Any) -> None:
+        real(*arguments)
+        seen.append(list(tmp_path.iterdir()))
+
+    monkeypatch.setattr(writing, "write", write)
+    export(ExportConfig(weights=str(made.weights), output=str(tmp_path / "a.onnx"), check_count=1))
+    assert seen == [[]]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
+
+
+def test_a_network_to_be_exported_changes_nothing_in_place() -> None:
+    """An exporter takes each such operation apart, which took most of the time."""
+    config = model_config("efficientdet_lite0", image_size=(64, 64), num_classes=3)
+    network = DeployedNetwork(build_model(config), config)
+    activations = [m for m in network.modules() if isinstance(m, torch.nn.ReLU6)]
+    assert activations
+    assert not any(activation.inplace for activation in activations)
+
+
+def test_check_images_may_lie_in_folders_of_a_folder(made: Made, tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a" / "b" / "x.png")
+    inputs, words = check_inputs(made.reports["raw.onnx"].info, str(tmp_path), 5)
+    assert (len(inputs), words) == (1, f"1 image of {tmp_path}")
+
+
 def test_a_graph_names_its_batch_and_has_no_pooling_that_rounds_up(made: Made) -> None:
     dims = [d.dim_param for v in made.onnx.graph.output for d in v.type.tensor_type.shape.dim]
     assert dims == ["batch", "", "", "batch", "", ""]
@@ -240,6 +295,14 @@ def test_a_file_that_differs_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_detections_inside_are_compared_or_nothing_is_written(made: Made, tmp_path: Path) -> None:
+    words = {"detections": True, "score_threshold": 0.999999, "check_count": 1}
+    output = tmp_path / "a.onnx"
+    with pytest.raises(ExportError, match=r"nothing was found on 1 drawn pictures.*--check-images"):
+        export(ExportConfig(weights=str(made.weights), output=str(output), **words))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_files_are_replaced_only_where_that_is_wanted(made: Made, tmp_path: Path) -> None:
     output = tmp_path / "a.xml"
     beside = tmp_path / "a.bin"
@@ -257,7 +320,10 @@ def test_files_are_replaced_only_where_that_is_wanted(made: Made, tmp_path: Path
 
 
 def test_validate_and_predict_take_a_file(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Made,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     import validate
 
@@ -282,29 +348,81 @@ def test_validate_and_predict_take_a_file(
         for a, b in zip(found["best.pt"], found[name], strict=True):
             assert a["category_id"] == b["category_id"]
             assert a["score"] == pytest.approx(b["score"], abs=1e-4)
+    words = ["--data", str(data), "--workers", "0", "--weights", str(made.path("nms.onnx"))]
+    monkeypatch.setattr(sys, "argv", ["validate.py", *words])
+    capsys.readouterr()
+    validate.main()
+    assert (
+        "its own post-processing is used: --nms hard --iou-threshold 0.5 --score-threshold 0.05"
+        in (capsys.readouterr().err)
+    )
+    monkeypatch.setattr(sys, "argv", ["validate.py", *words, "--nms", "linear"])
+    with pytest.raises(UsageError, match="for --nms linear export it without --detections"):
+        validate.main()
+    monkeypatch.setattr(sys, "argv", ["validate.py", *words, "--amp"])
+    with pytest.raises(UsageError, match="--amp does nothing to an exported file"):
+        validate.main()
     words = ["predict", str(data / "val"), "--weights", str(made.path("nms.onnx"))]
     cli.run_command([*words, "--output", str(tmp_path / "out"), "--device", "cpu"])
     assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]) == 3
 
 
-def test_a_file_keeps_its_own_suppression_and_gives_fewer_boxes_where_that_is_asked(
-    made: Made,
-) -> None:
-    detector = load(made.path("nms.onnx"))
-    all_found = hard(detector, score_threshold=0.0)
-    assert min(found.scores.min() for found in all_found) < 0.2
+def test_of_the_detections_inside_there_can_be_fewer_and_surer_ones(made: Made) -> None:
+    detector = load(made.path("nms.onnx"), postprocess=PostprocessConfig())
+    all_found = hard(detector)  # the defaults want more than there is, and follow the file
+    assert 0.05 < min(found.scores.min() for found in all_found) < 0.2
     for few, found in zip(hard(detector, score_threshold=0.3), all_found, strict=True):
         assert few.scores.tolist() == found.scores[found.scores > 0.3].tolist()
     assert max(len(found) for found in hard(detector, max_detections=4)) == 4
     cats = hard(detector, classes=["cat"])
     assert {0} == {label for found in cats for label in found.labels.tolist()}
-    with pytest.raises(UsageError, match=r"post-processing inside, with --iou-threshold 0\.5"):
-        hard(detector, iou_threshold=0.7)
-    with pytest.raises(UsageError, match="with --nms hard; export it with --nms linear"):
-        hard(detector, nms="linear")
-    free, clipped = hard(detector, clip_boxes=False), hard(detector)
+    free, clipped = all_found, hard(detector, clip_boxes=True)
     assert torch.cat([found.boxes for found in free]).min() < 0
     assert torch.cat([found.boxes for found in clipped]).min() == 0
+
+
+def test_the_defaults_of_a_program_hold_as_far_as_the_file_allows(made: Made) -> None:
+    found = hard(load(made.path("nms.onnx")))  # those of effdet predict
+    assert min(one.scores.min() for one in found if len(one)) > 0.3
+    assert torch.cat([one.boxes for one in found]).min() == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "text"),
+    [
+        ({"iou_threshold": 0.7}, "--iou-threshold 0.5; for --iou-threshold 0.7 export it so, or"),
+        ({"score_threshold": 0.01}, "--score-threshold 0.05; for --score-threshold 0.01 export"),
+        ({"max_detections": 101}, "--max-detections 100; for --max-detections 101 export it so"),
+        ({"max_candidates": 5000}, "--max-candidates 3840; for --max-candidates 5000 export"),
+        ({"max_per_class": 3}, "--max-per-class 0; for --max-per-class 3 export it so, or without"),
+        ({"class_agnostic": True}, "--no-class-agnostic; for --class-agnostic export it so"),
+        ({"nms": "linear"}, "--nms hard; for --nms linear export it without --detections"),
+        ({"sigma": 0.7}, "--sigma 0.5; for --sigma 0.7 export it without --detections"),
+    ],
+    ids=str,
+)
+def test_what_a_file_cannot_follow_is_refused_where_somebody_asked_for_it(
+    made: Made, asked: dict[str, Any], text: str
+) -> None:
+    detector = load(made.path("nms.onnx"), postprocess=PostprocessConfig(**asked))
+    detector.build_postprocess()  # a default: nobody has asked for it
+    with pytest.raises(UsageError, match=re.escape(f"post-processing inside, with {text}")):
+        detector.build_postprocess(**asked)
+    raw = load(made.path("raw.onnx")).build_postprocess(**asked).config
+    assert dataclasses.asdict(raw).items() >= asked.items()
+
+
+def test_a_file_has_one_size_and_no_test_time_augmentation(made: Made) -> None:
+    for name in ("raw.onnx", "nms.onnx"):
+        with pytest.raises(UsageError, match=rf"{name}: has one input size, and test-time"):
+            load(made.path(name)).build_search(tta=True)
+
+
+@pytest.mark.parametrize("flag", ["use_ema", "channels_last"])
+def test_options_of_weights_are_refused_for_a_file(made: Made, flag: str) -> None:
+    words = f"--no-{flag.replace('_', '-')} does nothing to an exported file"
+    with pytest.raises(UsageError, match=words):
+        load(made.path("raw.onnx"), **{flag: False})
 
 
 def test_images_of_another_size_are_refused(made: Made) -> None:
@@ -345,6 +463,16 @@ def set_info(**changes: Any) -> Callable[[Any], None]:
     return change
 
 
+def remove_info(name: str) -> Callable[[Any], None]:
+    def change(model: Any) -> None:
+        entry = model.metadata_props[0]
+        values = json.loads(entry.value)
+        del values[name]
+        entry.value = json.dumps(values)
+
+    return change
+
+
 def point_outside(model: Any) -> None:
     tensor = model.graph.initializer[0]
     tensor.data_location = tensor.EXTERNAL
@@ -357,7 +485,10 @@ BAD = {
     "external data": (point_outside, "tensors in other files, which are not opened"),
     "no JSON": (lambda m: setattr(m.metadata_props[0], "value", "[" * 10**5), "not a JSON text"),
     "version": (set_info(version=2), "later version"),
-    "model": (set_info(model_config={"name": 3}), "TypeError"),
+    "model": (set_info(model_config={"name": 3}), "model_config has missing or wrong entries"),
+    "no list": (set_info(class_map=[]), "class_map has missing or wrong entries"),
+    "no weights": (remove_info("weights"), "cannot be: weights missing"),
+    "too large": (set_info(licence="x" * 16_000_000), "characters; at most 16,000,000 are read"),
     "classes": (set_info(class_map={"names": ["a"], "category_ids": [1]}), "1 classes for 3"),
     "postprocess": (set_info(postprocess={"nms": "hard"}), "exactly the fields"),
     "batch": (set_info(batch="all"), "batch must be a whole number"),
@@ -460,7 +591,7 @@ def test_the_example_of_the_guide_finds_the_same_with_onnxruntime_alone(
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
     rows = [line.split() for line in done.stdout.splitlines()]
     expected = load(made.path("nms.onnx")).predict(
-        tmp_path / "a.png", score_threshold=0.0, clip_boxes=False
+        tmp_path / "a.png", score_threshold=0.05, clip_boxes=False
     )
     assert len(expected) > 5
     assert [row[0] for row in rows] == [CLASS_MAP.name(i) for i in expected.labels.tolist()]
@@ -484,9 +615,8 @@ def test_boxes_go_back_to_the_pixels_of_the_image(made: Made) -> None:
     network = made.network("nms.onnx")
     images = pictures(network.info.model_config, 1)
     boxes, scores, _, counts = network.outputs(images)
-    first, second = network(images)
-    process = network.build_postprocess(PostprocessConfig(score_threshold=0.0))
-    (found,) = process(first, second, [target()])
+    process = network.build_postprocess(network.info.postprocess)
+    (found,) = process(*network(images), [target()])
     assert len(found) == counts[0]
     assert_close(found.boxes, 2 * boxes[0, : len(found)])
     assert_close(found.scores, scores[0, : len(found)])

@@ -14,8 +14,9 @@ from effdet.commands import predict
 from effdet.errors import DataError, EffdetError, UsageError
 from effdet.inference import Detector
 from effdet.settings import PredictConfig
+from effdet.structures import ClassMap
 
-from .conftest import picture
+from .conftest import CONFIG, ColorModel, picture
 from .videos import NUM_FRAMES, make_video
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,33 @@ def test_it_tells_what_was_found_how_fast_and_what_is_next(
     assert re.fullmatch(r"1 detection in 1 image \(\d+\.\d images/s\)", lines[0])
     assert lines[1] == f"pictures and json in {tmp_path / 'out'}"
     assert lines[2] == "next: effdet export runs/mine/best.pt --format onnx"
+
+
+def test_where_nothing_is_found_the_highest_score_is_told(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(photo, "--output", tmp_path / "a", "--score-threshold", "0.99")
+    assert "nothing was found: the highest score is 0.953; a lower" in capsys.readouterr().out
+    run(make_video(tmp_path / "clip.mp4"), "--output", tmp_path / "b", "--score-threshold", "0.99")
+    text = capsys.readouterr().out
+    assert "nothing was found: try a lower --score-threshold" in text
+    assert "the highest score" not in text
+
+
+def test_a_class_may_be_named_in_another_case(photo: Path, tmp_path: Path) -> None:
+    run(photo, "--output", tmp_path / "out", "--classes", "Red Thing")
+    content = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [row["name"] for row in content["images"][0]["detections"]] == ["red thing"]
+
+
+def test_a_class_in_a_case_that_two_classes_have_is_unknown() -> None:
+    names = ClassMap(("Dog", "dog", "cat"), (1, 2, 3))
+    detector = Detector(ColorModel(CONFIG), CONFIG, names)
+    named = detector.build_postprocess(["dog", "CAT"]).class_map
+    assert named is not None
+    assert named.names == (None, "dog", "cat")
+    with pytest.raises(UsageError, match="unknown class 'DOG'"):
+        detector.build_postprocess(["DOG"])
 
 
 def test_options_reach_their_parts(photo: Path, tmp_path: Path, detector: Detector) -> None:

@@ -37,12 +37,15 @@ ALL = [
 ]  # fmt: skip
 
 
-def test_a_page_of_one_run_has_every_part(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_page_of_one_run_has_every_part(
+    run: Path, report_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cli.run_command(["report", str(run)])
     assert sections(run / "report.html") == ALL
     out = capsys.readouterr().out
     assert f"report in {run}/report.html" in out
-    assert out.strip().splitlines()[-1] == f"next: effdet export {run}/best.pt --format onnx"
+    words = f"next: effdet export {run}/best.pt --format onnx --check-images {report_data}/val"
+    assert out.strip().splitlines()[-1] == words
     html = (run / "report.html").read_text()
     found = Reader(html)
     assert found.count("img") == 2 + 2 * (6 + 6)  # batches; pairs of six images and the six worst

@@ -73,9 +73,9 @@ def test_a_model_finds_the_same_in_every_format(
     figures = [line for line in capsys.readouterr().out.splitlines() if "AP" in line]
     for name in ("voc", "csv"):
         assert detections(folders[name], weights, tmp_path / f"{name}.json") == expected
-        said = capsys.readouterr().out
-        assert [line for line in said.splitlines() if "AP" in line] == figures
-        assert "2 images (0 without boxes), 2 boxes" in said
+        said = capsys.readouterr()
+        assert [line for line in said.out.splitlines() if "AP" in line] == figures
+        assert "2 images (0 without boxes), 2 boxes" in said.err
     with pytest.raises(DataError, match="are not among the model's"):  # COCO goes by ids
         detections(folders["coco"], weights, tmp_path / "coco.json")
 
