@@ -5,7 +5,6 @@ Only datasets are looked at: no attribute, no link to elsewhere, nothing that ha
 """
 
 import functools
-import importlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 
 from effdet.errors import WeightsError
+from effdet.extras import import_extra
 from effdet.weights.formats.beginning import read_head
 from effdet.weights.formats.pickled_values import shown
 from effdet.weights.formats.plain import read_plain
@@ -38,7 +38,7 @@ def open_keras(path: str | Path) -> TensorFile:
     """
     path = Path(path)
     read_head(path)  # says what is wrong with other than regular files
-    h5py = _h5py(path)
+    h5py = import_extra("h5py", "keras", f"{path}: a Keras file", WeightsError)
     tensors: dict[str, StoredTensor] = {}
     try:
         with h5py.File(path, "r") as file:
@@ -58,15 +58,6 @@ def open_keras(path: str | Path) -> TensorFile:
     except Exception as error:  # there is no end to what damaged bytes make a reader raise
         raise WeightsError(f"{path}: damaged or not an HDF5 file ({shown(str(error))})") from error
     return TensorFile(path=path, form="Keras HDF5", tensors=tensors)
-
-
-def _h5py(path: Path) -> Any:
-    try:
-        return importlib.import_module("h5py")
-    except ImportError as error:
-        raise WeightsError(
-            f"{path}: reading Keras files needs h5py: pip install 'effdet-toolkit[keras]'"
-        ) from error
 
 
 def _datasets(
