@@ -264,6 +264,11 @@ def test_programs_are_loaded_behind_one_door_that_asks() -> None:
     assert ast.unparse(tree).count("_load_program(") == 2
 
 
+def test_every_progress_bar_is_the_one_without_a_thread() -> None:
+    users = [name_of(file) for file in FILES if "tqdm" in imported(ast.parse(file.read_text()))]
+    assert users == ["effdet/bars.py"]
+
+
 ONE_DECODER = PACKAGE / "data" / "images.py"
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
+from effdet.bars import Bar
 from effdet.benchmark.subject import Job, Stage, serve
 from effdet.data import CocoDataset, SplitFiles, locate_split, read_split
 from effdet.data.shapes import draw
@@ -103,14 +103,14 @@ def benchmark(config: BenchmarkConfig) -> Report:
             for name, worker in zip(config.weights, workers, strict=True)
         ]
         total = len(STAGES) * len(config.batch_size) * (config.warmup + config.rounds)
-        with tqdm(total=total, desc="timing", unit="round", disable=None) as progress:
+        with Bar(total=total, desc="timing", unit="round", disable=None) as progress:
             for batch_size in config.batch_size:
                 for stage in STAGES:
                     _time_in_turn(config, workers, rows, stage, batch_size, progress)
         for worker, row in zip(workers, rows, strict=True):
             row.memory = worker.ask("memory") / 1e6
         if split is not None:
-            for worker, row in zip(tqdm(workers, "scoring", disable=None), rows, strict=True):
+            for worker, row in zip(Bar(workers, "scoring", disable=None), rows, strict=True):
                 row.ap = worker.ask("score", split)
     return Report(images=words, rounds=config.rounds, rows=rows)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from effdet import distributed
+from effdet.bars import Bar
 from effdet.check.findings import Findings
 from effdet.check.likeness import THUMBNAIL, Bytes, perceptual_hash
 from effdet.check.reading import Split
@@ -112,7 +112,7 @@ def look_at_all(splits: Sequence[Split], *, max_pixels: int, workers: int | None
     def look(place: tuple[int, int]) -> Picture:
         return look_at(splits[place[0]].path(place[1]), max_pixels)
 
-    with tqdm(total=len(places), unit="image", desc="images", disable=None) as progress:
+    with Bar(total=len(places), unit="image", desc="images", disable=None) as progress:
         for (number, row), picture in zip(places, _map(look, places, threads), strict=True):
             found[number][row] = picture
             progress.update()

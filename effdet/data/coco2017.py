@@ -15,9 +15,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from effdet.annotations import fault_of_name
+from effdet.bars import Bar
 from effdet.errors import DataError, UsageError, shown
 from effdet.files import WriteError, megabytes, replace_text, write_error
 from effdet.folder_lock import FolderLock
@@ -239,9 +238,7 @@ def _members(file: zipfile.ZipFile, archive: Archive) -> list[zipfile.ZipInfo]:
     return members
 
 
-def _write_member(
-    file: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path, bar: "tqdm[int]"
-) -> None:
+def _write_member(file: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path, bar: Bar) -> None:
     """Write a file of an archive, no more of it than the archive says there is."""
     target = folder / member.filename
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -265,8 +262,8 @@ def _notes(folder: Path) -> dict[str, str]:
     return notes if isinstance(notes, dict) else {}
 
 
-def _bytes_bar(text: str, total: int) -> "tqdm[int]":
-    return tqdm(desc=text, total=total, unit="B", unit_scale=True, leave=False, disable=None)
+def _bytes_bar(text: str, total: int) -> Bar:
+    return Bar(desc=text, total=total, unit="B", unit_scale=True, leave=False, disable=None)
 
 
 def _size(path: Path) -> int:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from effdet.annotations import AnnotationTable, Faults, Names, check_image_files, fault_of_name
 from effdet.annotations.image_files import EXPECTED
+from effdet.bars import Bar
 from effdet.data.formats import SplitFiles, read_split, write_coco, write_voc, write_yolo
 from effdet.data.formats.split import FOLDERS, TITLES, listed, training_split, validation_split
 from effdet.data.formats.writing import Part, Writer
@@ -186,7 +186,7 @@ def _check(split: _Split, to: Target, images: ImageFiles, follow_links: bool) ->
 
 
 def _check_sizes(split: _Split, names: Sequence[str], faults: Faults) -> None:
-    bar = tqdm(names, "image sizes", leave=False, unit="image", disable=None)
+    bar = Bar(names, "image sizes", leave=False, unit="image", disable=None)
     for index, (name, size) in enumerate(zip(bar, split.table.sizes.tolist(), strict=True)):
         found = read_size(split.files.images / name)
         if found != tuple(size):
@@ -233,7 +233,7 @@ def _unique_names(names: Names, taken: set[str]) -> list[str]:
 def _bring(split: _Split, folder: Path, names: Sequence[str], how: ImageFiles) -> None:
     """Copy or link the images of a split."""
     folder.mkdir(parents=True, exist_ok=True)
-    bar = tqdm(split.paths(), f"images {split.name}", leave=False, unit="image", disable=None)
+    bar = Bar(split.paths(), f"images {split.name}", leave=False, unit="image", disable=None)
     for path, name in zip(bar, names, strict=True):
         try:
             if how == "link":

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from effdet import distributed
+from effdet.bars import Bar
 from effdet.evaluation.coco import CocoEvaluator, Metrics
 from effdet.postprocess import Postprocessing
 from effdet.precision import autocast
@@ -48,7 +48,7 @@ def evaluate(
     """
     model.eval()
     done = 0
-    for batch in tqdm(
+    for batch in Bar(
         batches, "detecting", disable=None if progress and distributed.is_main() else True
     ):
         if done == rounds:

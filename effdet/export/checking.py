@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from effdet.bars import Bar
 from effdet.boxes import encode_boxes
 from effdet.counts import counted
 from effdet.data.image_file import IMAGE_SUFFIXES
@@ -107,7 +107,7 @@ def check_file(
     )
     boxes = scores = 0.0
     total = Difference()
-    for image in tqdm(inputs.split(1), "checking", disable=None, leave=False):
+    for image in Bar(inputs.split(1), "checking", disable=None, leave=False):
         logits, all_boxes = network(image)
         levels, deltas = _levels(logits, all_boxes, exported.anchors)
         expected = reference(levels, deltas, _targets(info))

@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from effdet.bars import Bar
 from effdet.counts import counted
 from effdet.errors import DataError
 from effdet.files import new_folder
@@ -171,7 +170,7 @@ def _run(
         for output in outputs:
             stack.callback(output.close)
         total = None if any(isinstance(s, VideoSource) for s in sources) else len(sources)
-        bar = stack.enter_context(tqdm(total=total, unit="image", disable=None))
+        bar = stack.enter_context(Bar(total=total, unit="image", disable=None))
         items = read_sources(sources, read, 2 * search.batch_size + read.num_workers)
         stack.callback(items.close)
         for item in find_in_all(search, items):

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from effdet import distributed
 from effdet.annotations import Faults
 from effdet.annotations.faults import Fault
+from effdet.bars import Bar
 from effdet.cpus import usable_cpus
 from effdet.data.images import read_size, silent_pillow
 from effdet.data.stored_image import Size
@@ -72,7 +72,7 @@ def _read_sizes(paths: Sequence[str]) -> Iterator[Size | str]:
     with (
         silent_pillow(),
         ThreadPoolExecutor(min(MAX_THREADS, 4 * usable_cpus())) as pool,
-        tqdm(None, "image sizes", len(paths), False, unit="image", disable=disable) as bar,
+        Bar(None, "image sizes", len(paths), False, unit="image", disable=disable) as bar,
     ):
         for found in pool.map(lambda piece: list(map(_try_size, piece)), pieces):
             bar.update(len(found))
