@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from effdet.anchors import feature_sizes
 from effdet.check.boxes import Size, letterbox_scales, sound_boxes
 from effdet.check.findings import Example, Findings
-from effdet.check.reading import Split
+from effdet.check.reading import Split, training_of
 from effdet.config import ModelConfig
 from effdet.settings.anchors import format_anchors
 
@@ -107,7 +107,7 @@ def check_anchors(
     splits: Sequence[Split], config: ModelConfig, findings: Findings
 ) -> AnchorReport | None:
     """Look at the boxes that are trained on; None where there is none."""
-    split = next((s for s in splits if s.name.startswith("train")), splits[0] if splits else None)
+    split = training_of(splits) or next(iter(splits), None)
     if split is None:
         return None
     rows, boxes = network_boxes(split, config.image_size)

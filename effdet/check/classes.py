@@ -8,7 +8,7 @@ import numpy as np
 
 from effdet.annotations import AnnotationError, check_classes
 from effdet.check.findings import Example, Findings
-from effdet.check.reading import Split
+from effdet.check.reading import Split, training_of, validation_of
 from effdet.counts import counted
 from effdet.errors import one_line, shown
 
@@ -95,13 +95,9 @@ def _example(split: Split, names: dict[int, str], id_: int, text: str = "") -> E
     return Example(split=split.name, text=start + (f": {text}" if text else ""))
 
 
-def _training(splits: Sequence[Split]) -> Split | None:
-    return next((split for split in splits if split.name.startswith("train")), None)
-
-
 def _check_agreement(splits: Sequence[Split], findings: Findings) -> None:
     """The categories of every split against those of training."""
-    train = _training(splits)
+    train = training_of(splits)
     if train is None:
         return
     for split in splits:
@@ -123,7 +119,7 @@ def _check_counts(splits: Sequence[Split], findings: Findings) -> None:
     """Classes without boxes, with few, with many more than others."""
     if not splits:
         return
-    base = _training(splits) or splits[0]
+    base = training_of(splits) or splits[0]
     names, in_base = categories(base), counts(base)
     total = _total(splits)
     _add_classes(findings, "classes.no_instances", base, names, {
@@ -145,8 +141,8 @@ def _check_counts(splits: Sequence[Split], findings: Findings) -> None:
 
 def _check_shared(splits: Sequence[Split], findings: Findings) -> None:
     """Classes that only one of training and validation has boxes of."""
-    train = _training(splits)
-    val = next((split for split in splits if split.name.startswith("val")), None)
+    train = training_of(splits)
+    val = validation_of(splits)
     if train is None or val is None:
         return
     in_train, in_val = counts(train), counts(val)

@@ -10,8 +10,8 @@ from effdet.check.findings import count_of
 from effdet.check.report import CheckReport
 from effdet.data.formats.split import training_split, validation_split
 
-VAL_SHARE = "0.2"
-"""Part of the images that is proposed for validation."""
+VAL_SHARE, FEW_SHARE = "0.2", "0.5"
+"""Part of the images that is proposed for validation, and that of 2 images."""
 
 
 def next_command(report: CheckReport, options: Sequence[str]) -> str:
@@ -28,15 +28,18 @@ def next_command(report: CheckReport, options: Sequence[str]) -> str:
     if train is None:
         return f"add a split train, {again}"
     if val is None:
-        return shlex.join(_set_apart(report, options))
+        images = {split.name: split.images for split in report.splits}.get(train)
+        if images == 1:
+            return f"add images (there is 1; training and validation need one each), {again}"
+        return shlex.join(_set_apart(report, FEW_SHARE if images == 2 else VAL_SHARE, options))
     return shlex.join(_train(report, train, val, options))
 
 
-def _set_apart(report: CheckReport, options: Sequence[str]) -> list[str]:
+def _set_apart(report: CheckReport, share: str, options: Sequence[str]) -> list[str]:
     """Of the same format where it can be written."""
     form = report.splits[0].format
     words = ["effdet", "convert-data", report.data, _beside(_folder(report.data))]
-    words += ["--to", "coco" if form == "csv" else form, "--val-share", VAL_SHARE]
+    words += ["--to", "coco" if form == "csv" else form, "--val-share", share]
     return words + ["--follow-links"] * ("--follow-links" in options)
 
 

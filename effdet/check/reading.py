@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The splits of a data set as far as they can be read; what cannot is found."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from effdet.annotations.rows import NO_ID
 from effdet.check.findings import Box, Example, Findings
 from effdet.check.registry import OF_FAULT
 from effdet.data.formats import SplitFiles, salvage_split
+from effdet.data.formats.split import training_split, validation_split
 from effdet.errors import one_line
 
 _SECTIONS = {
@@ -88,6 +89,22 @@ class Split:
         if table.where is not None and table.written is not None:
             box = f"{table.where(row)}: {table.written(row)}"
         return f"{box} in {width} x {height}"
+
+
+def training_of(splits: Sequence[Split]) -> Split | None:
+    """The split to train on; None where it is not clear, or is not among ``splits``."""
+    return _pick(splits, training_split)
+
+
+def validation_of(splits: Sequence[Split]) -> Split | None:
+    """The split to validate on; None where it is not among ``splits``."""
+    return _pick(splits, validation_split)
+
+
+def _pick(splits: Sequence[Split], rule: Callable[[Iterable[str]], str | None]) -> Split | None:
+    by_name = {split.name: split for split in splits}
+    name = rule(by_name)
+    return None if name is None else by_name[name]
 
 
 def read_splits(

@@ -21,6 +21,7 @@ from effdet.config import ModelConfig
 from effdet.counts import counted
 from effdet.data import find_splits
 from effdet.data.formats import SplitFiles
+from effdet.data.formats.split import training_split, validation_split
 from effdet.errors import DataError, nearest, printable
 
 FORMAT, VERSION = "effdet-check", 1
@@ -172,12 +173,13 @@ def _choose(files: Mapping[str, SplitFiles], splits: Sequence[str]) -> list[Spli
                 f"no split {printable(name)!r}{nearest(name, files)}; there are {', '.join(files)}"
             )
     chosen = [files[name] for name in splits] if splits else list(files.values())
-    return sorted(chosen, key=lambda f: (not f.name.startswith("train"), f.name == "test"))
+    train = training_split(files)
+    return sorted(chosen, key=lambda f: (f.name != train, f.name == "test"))
 
 
 def _check_splits(names: Sequence[str], findings: Findings) -> None:
-    for word in ("train", "val"):
-        if not any(name.startswith(word) for name in names):
+    for word, found in (("train", training_split(names)), ("val", validation_split(names))):
+        if found is None:
             text = f"no split {word}; there are {', '.join(names)}"
             findings.add("splits.missing", names[0], [Example(split=names[0], text=text)], 1)
 

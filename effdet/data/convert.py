@@ -144,7 +144,7 @@ def _set_apart(splits: list[_Split], share: float, seed: int) -> list[_Split]:
     if chosen.all() or not chosen.any():
         raise UsageError(
             f"--val-share {share:g} of {len(chosen)} images leaves a split without any (copies of "
-            "an image stay together)"
+            "an image stay together); give a share nearer to 0.5, or add images"
         )
     apart = [
         replace(train, name=name, table=rows_of(train.table, np.flatnonzero(mask)))

@@ -30,9 +30,9 @@ def next_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
     return shlex.split(line)
 
 
-def only_train(folder: Path) -> Path:
+def only_train(folder: Path, images: int = 10) -> Path:
     """COCO with one split, called as CVAT calls it."""
-    coco = tiny_coco(folder, images=10)
+    coco = tiny_coco(folder, images=images)
     (coco / "annotations" / "instances_val.json").unlink()
     shutil.rmtree(coco / "val")
     (coco / "train").rename(coco / "images")
@@ -82,6 +82,27 @@ def test_a_folder_without_a_split_is_led_to_training(
     assert Path(f"runs/{form}-split/last.pt").is_file()
     splits = {name: read_split(files) for name, files in find_splits(check[2]).items()}
     assert {name: len(table.image_ids) for name, table in splits.items()} == {"train": 8, "val": 2}
+
+
+@pytest.mark.parametrize(("images", "share"), [(2, "0.5"), (3, "0.2")])
+def test_few_images_are_set_apart_by_a_share_that_works(
+    images: int,
+    share: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    only_train(tmp_path / "coco", images)
+    words = next_of(["effdet", "check", "coco"], capsys)
+    assert words[-1] == share
+    assert next_of(words, capsys) == ["effdet", "check", "coco-split"]
+
+
+def test_a_single_image_cannot_be_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    only_train(tmp_path / "coco", 1)
+    words = next_of(["effdet", "check", str(tmp_path / "coco")], capsys)
+    assert " ".join(words[:5]) == "add images (there is 1;"
 
 
 def data_yaml(folder: Path) -> Path:
