@@ -25,13 +25,14 @@ from PIL import Image
 
 from effdet.check import CheckReport, check_data
 from effdet.config import model_config
+from effdet.cpus import usable_cpus
 from effdet.data.convert import convert_data
-from effdet.settings.convert_data import Target
+from effdet.settings import MAX_PIXELS
+from effdet.settings.convert_data import WrittenFormat
 
 ROOT = Path(__file__).parents[1]
-FORMS: tuple[Target, ...] = ("voc", "yolo")
+FORMS: tuple[WrittenFormat, ...] = ("voc", "yolo")
 SETS = ("coco_mini", "bccd")
-MAX_PIXELS = 50_000_000
 
 
 def main() -> None:
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     data = Path(os.environ.get("EFFDET_TEST_DATA") or ROOT.parent / "shared" / "data")
-    figures: dict[str, Any] = {"cores": len(os.sched_getaffinity(0)), "rounds": rounds}
+    figures: dict[str, Any] = {"cores": usable_cpus(), "rounds": rounds}
     with tempfile.TemporaryDirectory() as root:
         coco = Path(root) / "coco"
         make_val2017(data / "coco_val2017_boxes" / "instances_val2017.json.gz", coco)

@@ -3,7 +3,12 @@
 
 from effdet.annotations.classes import Renamed, check_classes
 from effdet.annotations.faults import KINDS, AnnotationError, Fault, Faults
-from effdet.annotations.image_files import FileLooker, check_image_files, fault_of_name
+from effdet.annotations.image_files import (
+    FileLooker,
+    check_image_files,
+    check_names,
+    fault_of_name,
+)
 from effdet.annotations.links import refuse_way_out, way_out
 from effdet.annotations.references import some
 from effdet.annotations.repairs import fit_boxes, refuse_repairs, scorable
@@ -29,6 +34,7 @@ __all__ = [
     "Source",
     "check_classes",
     "check_image_files",
+    "check_names",
     "collect_annotations",
     "collect_results",
     "fault_of_name",

@@ -41,10 +41,12 @@ def check_classes(
         )
     names = {i: name for i, name in sorted(categories.items()) if name not in ("", str(i))}
     pairs = [(i, name, class_map.name(index_of[i])) for i, name in names.items()]
-    known = {form: {form(name) for name in class_map.names if name} for form in (_close, _plain)}
+    known = {
+        form: {form(name) for name in class_map.names if name} for form in (_close, plain_name)
+    }
     moved, renamed = [], []
     for i, here, there in pairs:
-        for form in (_close, _plain):
+        for form in (_close, plain_name):
             if form(here) == form(there):
                 break
             if form(here) and form(here) in known[form]:
@@ -77,6 +79,6 @@ def _close(name: str) -> str:
     return "".join(name.lower().split())
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A class name without case, blanks and signs, in which data sets differ without meaning it."""
     return "".join(c for c in name.lower() if c.isalnum())

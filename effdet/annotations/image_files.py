@@ -4,8 +4,9 @@
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from effdet.annotations import links
 from effdet.annotations.faults import Fault, Faults
@@ -57,6 +58,44 @@ def _is_upwards(part: str) -> bool:
     return not part.strip(" .") and part.count(".") >= 2
 
 
+class _Records(NamedTuple):
+    """What messages say of images: arguments of :func:`check_image_files`."""
+
+    names: Sequence[str]
+    image_ids: Sequence[int]
+    place: Callable[[int], str]
+
+    def refuse(self, kind: str, expected: str, reasons: dict[int, str], faults: Faults) -> None:
+        """Take the faults of the images at some positions."""
+
+        def describe(index: int) -> Fault:
+            return Fault(
+                kind=kind,
+                place=self.place(index),
+                expected=expected,
+                found=f"{reasons[index]}: {shown(self.names[index])}",
+                image_id=int(self.image_ids[index]),
+            )
+
+        faults.add_rows(reasons, describe)
+
+
+def check_names(
+    names: Sequence[str],
+    image_ids: Sequence[int],
+    faults: Faults,
+    place: Callable[[int], str] = "images[{}].file_name".format,
+) -> Collection[int]:
+    """Refuse names that are no paths within a folder; arguments as :func:`check_image_files`.
+
+    Returns:
+        The positions of these.
+    """
+    reasons = {k: why for k, name in enumerate(names) if (why := fault_of_name(name)) is not None}
+    _Records(names, image_ids, place).refuse("file-name", EXPECTED, reasons, faults)
+    return reasons
+
+
 def check_image_files(
     names: Sequence[str],
     image_ids: Sequence[int],
@@ -78,33 +117,16 @@ def check_image_files(
         within: the data folder, out of which no link may lead; None: links may lead anywhere.
         place: where a name stands.
     """
-    wrong: dict[str, list[tuple[int, str]]] = {"file-name": [], "missing-file": [], "link": []}
+    refused = check_names(names, image_ids, faults, place)
+    wrong: dict[str, dict[int, str]] = {"missing-file": {}, "link": {}}
     look = FileLooker(folder, within)
     for index, name in enumerate(names):
-        reason = fault_of_name(name)
-        kind = "file-name" if reason else ""
-        if not reason:
-            kind, reason = look.fault_of_file(name)
-        if kind and reason:
-            wrong[kind].append((index, reason))
-    expected = {
-        "file-name": EXPECTED,
-        "missing-file": f"a file in {shown(str(folder))}",
-        "link": links.EXPECTED,
-    }
-    for kind, found in wrong.items():
-        reasons = dict(found)
-
-        def describe(index: int, kind: str = kind, reasons: dict[int, str] = reasons) -> Fault:
-            return Fault(
-                kind=kind,
-                place=place(index),
-                expected=expected[kind],
-                found=f"{reasons[index]}: {shown(names[index])}",
-                image_id=int(image_ids[index]),
-            )
-
-        faults.add_rows(reasons, describe)
+        kind, reason = ("", "") if index in refused else look.fault_of_file(name)
+        if kind:
+            wrong[kind][index] = reason
+    expected = {"missing-file": f"a file in {shown(str(folder))}", "link": links.EXPECTED}
+    for kind, reasons in wrong.items():
+        _Records(names, image_ids, place).refuse(kind, expected[kind], reasons, faults)
 
 
 class FileLooker:

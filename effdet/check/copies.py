@@ -9,14 +9,16 @@ import numpy as np
 
 from effdet.check.findings import Findings
 from effdet.check.likeness import groups, near_pairs
-from effdet.check.pictures import Pictures, stack
+from effdet.check.pictures import DecodedImages, stack
 from effdet.check.reading import Split
 
 Place = tuple[int, int]
 """Number of the split, position of the image in it."""
 
 
-def check_copies(splits: Sequence[Split], pictures: Sequence[Pictures], findings: Findings) -> None:
+def check_copies(
+    splits: Sequence[Split], pictures: Sequence[DecodedImages], findings: Findings
+) -> None:
     """Look for images that are the same byte by byte, and for those that look alike."""
     exact = _exact(pictures)
     for group in exact:
@@ -26,7 +28,7 @@ def check_copies(splits: Sequence[Split], pictures: Sequence[Pictures], findings
         _tell(group, "near", splits, findings)
 
 
-def _exact(pictures: Sequence[Pictures]) -> list[list[Place]]:
+def _exact(pictures: Sequence[DecodedImages]) -> list[list[Place]]:
     by_digest: dict[bytes, list[Place]] = defaultdict(list)
     for number, found in enumerate(pictures):
         for row, picture in found.items():
@@ -35,7 +37,7 @@ def _exact(pictures: Sequence[Pictures]) -> list[list[Place]]:
     return [group for group in by_digest.values() if len(group) > 1]
 
 
-def _near(pictures: Sequence[Pictures], copies: set[Place]) -> list[list[Place]]:
+def _near(pictures: Sequence[DecodedImages], copies: set[Place]) -> list[list[Place]]:
     """Groups of places whose pictures look alike; ``copies`` are left out."""
     stacks = [stack(found) for found in pictures]
     if not stacks:

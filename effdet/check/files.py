@@ -2,7 +2,6 @@
 """Image files against their records: missing, unknown, named alike."""
 
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -20,8 +19,6 @@ from effdet.errors import shown
 
 ENDINGS = (*IMAGE_SUFFIXES, ".jfif", ".heic", ".avif")
 """Of files that somebody may have meant to use."""
-
-_ROW = re.compile(r"images\[(\d+)\]")
 
 
 def check_files(
@@ -52,12 +49,10 @@ def _with_present(split: Split, findings: Findings, follow_links: bool) -> Split
     faults = Faults(split.table.name, keep=MAX_FAULTS)
     folder = split.files.images
     within = split.files.within(folder, follow_links)
-    check_image_files(names, ids, folder, faults, within=within)
+    check_image_files(names, ids, folder, faults, within=within, place=str)
     present, others = split.present.copy(), _Listing(folder)
     for fault in faults.kept:
-        place = _ROW.match(fault.place)
-        assert place is not None
-        row = int(place[1])
+        row = int(fault.place)
         present[row] = False
         text = f"image {fault.image_id}: {fault.found}" if split.has_ids else fault.found
         if fault.kind == "missing-file":

@@ -35,7 +35,7 @@ AT_ONCE = 4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Picture:
+class DecodedImage:
     """What is kept of an image that was decoded.
 
     Attributes:
@@ -65,20 +65,20 @@ class Picture:
     thumbnail: Bytes | None = None
 
 
-Pictures = dict[int, Picture]
+DecodedImages = dict[int, DecodedImage]
 """By the position of the image in its split."""
 
 
-def look_at(path: Path, max_pixels: int) -> Picture:
+def look_at(path: Path, max_pixels: int) -> DecodedImage:
     """What an image file is."""
     try:
         stored = inspect_image(path, max_pixels)
     except DataError as error:
-        return Picture(error=one_line(error), cut_off=_is_cut_off(path))
+        return DecodedImage(error=one_line(error), cut_off=_is_cut_off(path))
     small = to_picture(stored.upright()).resize((32, 32), Image.Resampling.BOX)
     gray = np.asarray(small.convert("L"), np.float64)
     colours = np.asarray(small.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
-    return Picture(
+    return DecodedImage(
         digest=stored.digest(),
         mode=stored.mode,
         size=stored.size,
@@ -98,7 +98,9 @@ def _is_cut_off(path: Path) -> bool:
         return False
 
 
-def look_at_all(splits: Sequence[Split], *, max_pixels: int, workers: int | None) -> list[Pictures]:
+def look_at_all(
+    splits: Sequence[Split], *, max_pixels: int, workers: int | None
+) -> list[DecodedImages]:
     """Decode every image of ``splits`` that is there, several at once.
 
     Decoders let other threads run, so that threads are enough.
@@ -106,10 +108,10 @@ def look_at_all(splits: Sequence[Split], *, max_pixels: int, workers: int | None
     places = [
         (s, int(row)) for s, split in enumerate(splits) for row in np.flatnonzero(split.present)
     ]
-    found: list[Pictures] = [{} for _ in splits]
+    found: list[DecodedImages] = [{} for _ in splits]
     threads = workers or max(1, distributed.num_workers(None))
 
-    def look(place: tuple[int, int]) -> Picture:
+    def look(place: tuple[int, int]) -> DecodedImage:
         return look_at(splits[place[0]].path(place[1]), max_pixels)
 
     with Bar(total=len(places), unit="image", desc="images", disable=None) as progress:
@@ -120,8 +122,8 @@ def look_at_all(splits: Sequence[Split], *, max_pixels: int, workers: int | None
 
 
 def _map(
-    look: Callable[[tuple[int, int]], Picture], places: Sequence[tuple[int, int]], threads: int
-) -> Iterator[Picture]:
+    look: Callable[[tuple[int, int]], DecodedImage], places: Sequence[tuple[int, int]], threads: int
+) -> Iterator[DecodedImage]:
     """``map`` by threads, in order, some ahead; an interruption does not wait for the rest."""
     with ThreadPoolExecutor(threads) as pool:
         try:
@@ -132,7 +134,7 @@ def _map(
             raise
 
 
-def check_pictures(split: Split, pictures: Pictures, findings: Findings) -> None:
+def check_pictures(split: Split, pictures: DecodedImages, findings: Findings) -> None:
     """Look at what was found of the images of a split."""
     sound = {row: picture for row, picture in pictures.items() if not picture.error}
     for row, picture in pictures.items():
@@ -147,13 +149,13 @@ def check_pictures(split: Split, pictures: Pictures, findings: Findings) -> None
                 findings.add(id_, split.name, [split.image_example(row, found)], 1)
 
 
-def _id_of_error(picture: Picture) -> str:
+def _id_of_error(picture: DecodedImage) -> str:
     if "--max-pixels" in picture.error:
         return "images.too_large"
     return "images.truncated" if picture.cut_off else "images.unreadable"
 
 
-def _check_size(split: Split, row: int, picture: Picture, findings: Findings) -> None:
+def _check_size(split: Split, row: int, picture: DecodedImage, findings: Findings) -> None:
     """The recorded size against that of the pixels, as stored and upright."""
     height, width = split.table.sizes[row].tolist()
     upright, stored = picture.upright_size, picture.size
@@ -175,15 +177,15 @@ def _check_size(split: Split, row: int, picture: Picture, findings: Findings) ->
     findings.add("images.size_differs", split.name, [split.image_example(row, text)], 1)
 
 
-def _sides(picture: Picture) -> str:
+def _sides(picture: DecodedImage) -> str:
     return f"{picture.size[1]} x {picture.size[0]} pixels"
 
 
-def _is_extreme(picture: Picture) -> bool:
+def _is_extreme(picture: DecodedImage) -> bool:
     return max(picture.size) > LONG * min(picture.size)
 
 
-_TESTS: dict[str, Callable[[Picture], str]] = {
+_TESTS: dict[str, Callable[[DecodedImage], str]] = {
     "images.uniform": lambda p: "one colour" if p.uniform else "",
     "images.tiny": lambda p: _sides(p) if min(p.size) < TINY else "",
     "images.extreme_shape": lambda p: _sides(p) if _is_extreme(p) else "",
@@ -193,7 +195,7 @@ _TESTS: dict[str, Callable[[Picture], str]] = {
 """What there is to say of a picture by itself; nothing where it is as most are."""
 
 
-def stack(pictures: Pictures) -> tuple[NDArray[np.int64], NDArray[np.uint64], Bytes]:
+def stack(pictures: DecodedImages) -> tuple[NDArray[np.int64], NDArray[np.uint64], Bytes]:
     """Rows, hashes ``[P]`` and thumbnails ``[P, 16, 16, 3]`` of pictures not of one colour."""
     useful = {r: p for r, p in pictures.items() if p.thumbnail is not None and not p.uniform}
     thumbnails = [p.thumbnail for p in useful.values() if p.thumbnail is not None]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The splits of a data set as far as they can be read; what cannot is found."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -147,15 +148,12 @@ def id_of_fault(fault: Fault) -> str:
 
 def _take_faults(split: str, faults: Faults, findings: Findings, *, with_files: bool) -> None:
     """Every fault but those of image files, unless ``with_files``: these are looked for again."""
-    counted = dict.fromkeys(faults.counts, 0)
+    kept = Counter(fault.kind for fault in faults.kept)
     for fault in faults.kept:
-        if fault.kind in _OF_FILES and fault.image_id is not None and not with_files:
-            counted[fault.kind] += 1
-            continue
-        counted[fault.kind] += 1
-        findings.add(id_of_fault(fault), split, [_example(split, fault)], 1)
+        if with_files or fault.kind not in _OF_FILES or fault.image_id is None:
+            findings.add(id_of_fault(fault), split, [_example(split, fault)], 1)
     for kind, count in faults.counts.items():  # of those beyond, only the number is known
-        findings.add(OF_FAULT[kind], split, [], count - counted[kind])
+        findings.add(OF_FAULT[kind], split, [], count - kept[kind])
 
 
 def _example(split: str, fault: Fault) -> Example:

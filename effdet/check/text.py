@@ -36,8 +36,7 @@ def summary(report: CheckReport) -> str:
     """How many kinds of findings there are, in a line."""
     words = []
     for severity, one in ONE.items():
-        number = count_of(report.findings, severity)
-        words.append(f"{number} {one}{'s' * (number != 1)}")
+        words.append(counted(count_of(report.findings, severity), one))
     looked = "" if report.decoded else "; images were not decoded"
     return ", ".join(words) + looked
 

@@ -10,21 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
-from effdet.annotations import AnnotationTable, Faults, Names, check_image_files, fault_of_name
-from effdet.annotations.image_files import EXPECTED
+from effdet.annotations import AnnotationTable, Faults, Names, check_image_files, check_names
 from effdet.bars import Bar
 from effdet.data.formats import SplitFiles, read_split, write_coco, write_voc, write_yolo
+from effdet.data.formats.header_sizes import read_sizes
 from effdet.data.formats.split import FOLDERS, TITLES, listed, training_split, validation_split
-from effdet.data.formats.writing import Part, Writer
-from effdet.data.images import read_size
+from effdet.data.formats.writing import SplitToWrite, Writer
 from effdet.data.locate import find_splits
 from effdet.data.set_apart import draw_apart, rows_of
-from effdet.data.whole_folder import whole_folder
-from effdet.errors import DataError, UsageError, shown
-from effdet.files import write_error
-from effdet.settings.convert_data import ImageFiles, Target
+from effdet.errors import DataError, UsageError
+from effdet.files import whole_folder, write_error
+from effdet.settings.convert_data import ImageFiles, WrittenFormat
 
-WRITERS: dict[Target, Writer] = {"coco": write_coco, "voc": write_voc, "yolo": write_yolo}
+WRITERS: dict[WrittenFormat, Writer] = {"coco": write_coco, "voc": write_voc, "yolo": write_yolo}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +58,7 @@ class _Split:
 def convert_data(
     source: str | Path,
     output: str | Path,
-    to: Target,
+    to: WrittenFormat,
     *,
     images: ImageFiles = "copy",
     val_share: float = 0.0,
@@ -101,7 +99,9 @@ def convert_data(
     )
 
 
-def _write(folder: Path, splits: list[_Split], to: Target, images: ImageFiles) -> Counter[str]:
+def _write(
+    folder: Path, splits: list[_Split], to: WrittenFormat, images: ImageFiles
+) -> Counter[str]:
     """Write annotations and images; what is lost of them."""
     writer = WRITERS[to]
     parts = _named(splits, writer.ONE_FOLDER)
@@ -153,7 +153,7 @@ def _set_apart(splits: list[_Split], share: float, seed: int) -> list[_Split]:
     return [*apart, *(split for split in splits if split is not train)]
 
 
-def _known(splits: list[_Split], to: Target) -> list[_Split]:
+def _known(splits: list[_Split], to: WrittenFormat) -> list[_Split]:
     """The splits with names that readers of the format know: the training split is ``train``."""
     train = training_split(split.name for split in splits)
     names = ["train" if split.name == train else split.name for split in splits]
@@ -166,16 +166,13 @@ def _known(splits: list[_Split], to: Target) -> list[_Split]:
     return [replace(split, name=name) for split, name in zip(splits, names, strict=True)]
 
 
-def _check(split: _Split, to: Target, images: ImageFiles, follow_links: bool) -> None:
+def _check(split: _Split, to: WrittenFormat, images: ImageFiles, follow_links: bool) -> None:
     """Refuse names that leave the folder, files that are not there, and sizes that do not hold."""
     table, folder = split.table, split.files.images
     faults = Faults(table.name)
     names, ids = list(table.file_names), table.image_ids.tolist()
     if images == "none":
-        for index, name in enumerate(names):
-            if (reason := fault_of_name(name)) is not None:
-                place = f"images[{index}].file_name"
-                faults.add("file-name", place, EXPECTED, f"{reason}: {shown(name)}")
+        check_names(names, ids, faults)
     else:
         within = split.files.within(folder, follow_links)
         check_image_files(names, ids, folder, faults, within=within)
@@ -186,9 +183,10 @@ def _check(split: _Split, to: Target, images: ImageFiles, follow_links: bool) ->
 
 
 def _check_sizes(split: _Split, names: Sequence[str], faults: Faults) -> None:
-    bar = Bar(names, "image sizes", leave=False, unit="image", disable=None)
-    for index, (name, size) in enumerate(zip(bar, split.table.sizes.tolist(), strict=True)):
-        found = read_size(split.files.images / name)
+    read = read_sizes([f"{split.files.images}/{name}" for name in names])
+    for index, (found, size) in enumerate(zip(read, split.table.sizes.tolist(), strict=True)):
+        if isinstance(found, str):
+            raise DataError(found)
         if found != tuple(size):
             faults.add(
                 "image-size",
@@ -199,14 +197,14 @@ def _check_sizes(split: _Split, names: Sequence[str], faults: Faults) -> None:
             )
 
 
-def _named(splits: Sequence[_Split], one_folder: bool) -> list[Part]:
+def _named(splits: Sequence[_Split], one_folder: bool) -> list[SplitToWrite]:
     """What is to be written, with new names of the images."""
     parts, taken = [], set[str]()
     for split in splits:
         if not one_folder:
             taken.clear()
         names = _unique_names(split.table.file_names, taken)
-        parts.append(Part(name=split.name, table=split.table, file_names=names))
+        parts.append(SplitToWrite(name=split.name, table=split.table, file_names=names))
     return parts
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from effdet.flags import option
 from effdet.settings.values import require
 
-Target = Literal["coco", "voc", "yolo"]
+WrittenFormat = Literal["coco", "voc", "yolo"]
 ImageFiles = Literal["copy", "link", "none"]
 
 
@@ -19,7 +19,7 @@ class ConvertDataConfig:
         help="data folder: COCO, VOC, YOLO or CSV; or 'shapes': the built-in set", positional=True
     )
     output: str = option(help="folder to create", positional=True)
-    to: Target = option(help="format to write")
+    to: WrittenFormat = option(help="format to write")
     images: ImageFiles = option(
         "copy", help="copy the images, make hard links to them, or write annotations alone"
     )

@@ -234,8 +234,8 @@ def test_images_that_are_not_there_are_set_apart_too(
     assert done.images == {"train": 1, "val": 2}
 
 
-def assert_nothing_is_left(folder: Path) -> None:
-    assert not [path for path in folder.iterdir() if path.name.startswith(("out", ".out"))]
+def everything_in(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
 
 
 def test_nothing_is_left_of_what_is_refused_while_it_is_written(
@@ -244,21 +244,21 @@ def test_nothing_is_left_of_what_is_refused_while_it_is_written(
     source = write_coco(tmp_path / "coco", content)
     content["categories"][0]["name"] = "dog\x01"
     bad = write_coco(tmp_path / "bad", content)
+    (tmp_path / "empty").mkdir()
+    before = everything_in(tmp_path)
     for output in ("out", "out/deep/er"):
         with pytest.raises(DataError, match="cannot stand in XML"):
             convert_data(bad, tmp_path / output, "voc")
-        assert_nothing_is_left(tmp_path)
+        assert everything_in(tmp_path) == before
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("effdet.data.convert.shutil.copyfile", stop)
-    (tmp_path / "empty").mkdir()
     for output, to in (("out", "coco"), ("out", "voc"), ("empty", "yolo")):
         with pytest.raises(KeyboardInterrupt):
             convert_data(source, tmp_path / output, to)  # type: ignore[arg-type]
-        assert_nothing_is_left(tmp_path)
-    assert not any((tmp_path / "empty").iterdir())
+        assert everything_in(tmp_path) == before
 
 
 @pytest.mark.parametrize("to", sorted(WRITERS))
@@ -284,6 +284,15 @@ convert_data({str(source)!r}, {str(tmp_path / "out")!r}, {to!r})
     convert_data(source, tmp_path / "out", to)
     assert len(boxes_of(tmp_path / "out")[1]) == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["coco", "out"]
+
+
+def test_an_image_that_cannot_be_read_is_refused_by_yolo(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
+    source = write_coco(tmp_path / "coco", content)
+    (source / "train" / "b.png").write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"b\.png"):
+        convert_data(source, tmp_path / "out", "yolo")
 
 
 def test_boxes_drawn_on_the_unturned_image_are_refused_by_yolo(

@@ -10,7 +10,6 @@ import numpy as np
 
 from effdet.annotations import AnnotationTable, Faults, Names, check_image_files
 from effdet.annotations.faults import SHOWN
-from effdet.annotations.rows import MAX_SIDE
 from effdet.annotations.table import Floats, Ids
 from effdet.data.formats.header_sizes import fill_sizes
 from effdet.data.formats.split import SplitFiles
@@ -73,23 +72,20 @@ class Rows:
     lines: list[int] = field(default_factory=list)
     classes: dict[str, int] = field(default_factory=dict)
 
-    def add_box(self, label: int, box: Box, line: int, crowd: bool = False) -> None:
-        """Add a box of the last image."""
-        self.images.append(len(self.files) - 1)
-        self.labels.append(label)
-        self.boxes.append(box)
-        self.lines.append(line)
-        self.crowd.append(crowd)
-
     def add_boxes(
-        self, image: int, labels: Sequence[int], boxes: Sequence[Box], lines: Sequence[int]
+        self,
+        image: int,
+        labels: Sequence[int],
+        boxes: Sequence[Box],
+        lines: Sequence[int],
+        crowd: bool = False,
     ) -> None:
-        """Add boxes, none of which is a crowd region, of the image at a position."""
+        """Add boxes, all of which are crowd regions or none, of the image at a position."""
         self.images += [image] * len(labels)
         self.labels += labels
         self.boxes += boxes
         self.lines += lines
-        self.crowd += [False] * len(labels)
+        self.crowd += [crowd] * len(labels)
 
     def keep_boxes(self, keep: Sequence[bool]) -> None:
         """Leave out the boxes of which ``keep`` is not true."""
@@ -100,6 +96,12 @@ class Rows:
     def label_of(self, name: str) -> int:
         """Position of a class, a new one if need be."""
         return self.classes.setdefault(name, len(self.classes))
+
+    def sort_classes(self, order: Sequence[str]) -> None:
+        """Make ``labels`` positions in ``order``, which has all of ``classes``."""
+        position = {name: k for k, name in enumerate(order)}
+        new = [position[name] for name in self.classes]
+        self.labels = [new[label] for label in self.labels]
 
     def box_array(self) -> Floats:
         """``[M, 4]`` the boxes."""
@@ -123,7 +125,7 @@ def check_and_size(rows: Rows, reading: Reading, place: Callable[[int], str]) ->
         fill_sizes(sizes, rows.files, folder, faults, place)
     elif reading.salvage:
         spoilt = [fault.image_id - 1 for fault in faults.kept if fault.image_id is not None]
-        sizes[sizes == MAX_SIDE] = 0  # what stands for a wrong one
+        sizes[sizes < 0] = 0
         sizes[spoilt] = -1
         fill_sizes(sizes, rows.files, folder, Faults(faults.file), place)
         sizes[spoilt] = 0
@@ -139,29 +141,31 @@ def count_mended(mended: Faults, kind: str, place: str, expected: str, found: st
 
 
 def build_table(
+    name: str,
     rows: Rows,
     sizes: Ids,
     boxes: Floats,
     category_ids: Ids,
     category_names: tuple[str, ...],
-    mended: Faults,
     where: Callable[[int], str],
     written: Callable[[int], str],
+    mended: Faults | None = None,
 ) -> AnnotationTable:
     """The table of a split without faults; images and boxes are numbered from 1.
 
     Args:
+        name: how messages call the file.
         rows: what was read; ``labels`` are positions in ``category_ids``.
         sizes: ``[N, 2]`` (height, width).
         boxes: ``[M, 4]`` x, y, width, height in pixels.
         category_ids: ``[K]``.
         category_names: ``[K]``.
-        mended: what was read as what it means.
         where: says where a box stands.
         written: gives a box as the file has it.
+        mended: what was read as what it means; None: nothing.
     """
     return AnnotationTable(
-        name=mended.file,
+        name=name,
         image_ids=np.arange(1, len(rows.files) + 1, dtype=np.int64),
         sizes=sizes,
         file_names=Names(rows.files),
@@ -174,7 +178,7 @@ def build_table(
         areas=np.abs(boxes[:, 2] * boxes[:, 3]),
         crowd=np.array(rows.crowd, bool),
         filled={},
-        mended=mended,
+        mended=Faults(name) if mended is None else mended,
         where=where,
         written=written,
     )

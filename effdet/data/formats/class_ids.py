@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet.annotations import Faults
+from effdet.annotations.classes import plain_name
 from effdet.annotations.rows import NO_ID
 from effdet.errors import nearest, shown
 from effdet.structures import MAX_NAME, ClassMap
@@ -42,10 +43,10 @@ def ids_of(
     by_name, by_plain = defaultdict(list), defaultdict(list)
     for category_id, name in known.items():
         by_name[name].append(category_id)
-        by_plain[_plain(name or "")].append(category_id)
+        by_plain[plain_name(name or "")].append(category_id)
     ids: list[int] = []
     for name in names:
-        fit = by_name.get(name) or by_plain.get(_plain(name)) or []
+        fit = by_name.get(name) or by_plain.get(plain_name(name)) or []
         if len(fit) != 1:
             expected = "the name of one class of the model"
             near = nearest(name, [other for other in known.values() if other])
@@ -72,8 +73,3 @@ def names_for(
     if class_map is None:
         return sorted({*here, *elsewhere})
     return sorted(here) or sorted({name for name in class_map.names if name is not None})
-
-
-def _plain(name: str) -> str:
-    """A name without case, blanks and signs, in which data sets differ without meaning it."""
-    return "".join(c for c in name.lower() if c.isalnum())

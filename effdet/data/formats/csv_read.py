@@ -51,17 +51,15 @@ def read(reading: Reading) -> AnnotationTable | None:
         faults.add("number", f"line {rows.lines[0]}", "corners in pixels", found)
     if reading.ends(rows.files, names):
         return None
-    position = {name: k for k, name in enumerate(names)}
-    new = [position[name] for name in rows.classes]
-    rows.labels = [new[label] for label in rows.labels]
+    rows.sort_classes(names)
     written = corners_written(boxes.copy())
     boxes[:, 2:] -= boxes[:, :2]
     lines = np.array(rows.lines, np.int64)
-    where = "line {}".format
-    mended = Faults(faults.file)
-    return build_table(
-        rows, sizes, boxes, ids, tuple(names), mended, lambda row: where(lines[row]), written
-    )
+
+    def where(row: int) -> str:
+        return f"line {lines[row]}"
+
+    return build_table(faults.file, rows, sizes, boxes, ids, tuple(names), where, written)
 
 
 class _Reader:

@@ -46,7 +46,7 @@ def fill_sizes(
     if not wanted:
         return
     reasons: dict[int, str] = {}
-    found = _read_sizes([f"{folder}/{names[index]}" for index in wanted])
+    found = read_sizes([f"{folder}/{names[index]}" for index in wanted])
     for index, size in zip(wanted, found, strict=True):
         if isinstance(size, str):
             reasons[index] = size
@@ -65,8 +65,8 @@ def fill_sizes(
     faults.add_rows(reasons, describe)
 
 
-def _read_sizes(paths: Sequence[str]) -> Iterator[Size | str]:
-    """The size of each image, or why there is none."""
+def read_sizes(paths: Sequence[str]) -> Iterator[Size | str]:
+    """The size (height, width) of each upright image, or why there is none."""
     pieces = [paths[start : start + PIECE] for start in range(0, len(paths), PIECE)]
     disable = None if distributed.is_main() else True
     with (

@@ -24,7 +24,7 @@ def number(text: str) -> float | None:
 
 
 def side(text: str | None, place: str, faults: Faults) -> int:
-    """Pixels of an image's side; 0 where they are not recorded, ``MAX_SIDE`` for a fault.
+    """Pixels of an image's side; 0 where they are not recorded, -1 for a fault.
 
     Args:
         text: what stands there.
@@ -35,7 +35,7 @@ def side(text: str | None, place: str, faults: Faults) -> int:
     if value is None or not value.is_integer() or not 0 <= value <= MAX_SIDE:
         expected = f"a whole number of pixels from 1 to {MAX_SIDE:,}"
         faults.add("image-size", place, expected, shown(text))
-        return MAX_SIDE
+        return -1
     return int(value)
 
 

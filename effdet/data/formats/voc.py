@@ -31,7 +31,7 @@ _SNIFFED = 2000  # bytes
 
 
 @dataclass(frozen=True)
-class Part:
+class XmlFiles:
     """XML files of one folder.
 
     Attributes:
@@ -93,7 +93,7 @@ def opened_by(files: SplitFiles) -> Iterator[Path]:
             yield path
 
 
-def part_of(files: SplitFiles) -> Part:
+def xml_files_of(files: SplitFiles) -> XmlFiles:
     """The XML files of a split.
 
     Raises:
@@ -104,19 +104,19 @@ def part_of(files: SplitFiles) -> Part:
         files.annotations / LISTS / f"{files.name}.txt",
     )
     if not wanted.is_file():
-        return Part(labels, stems_in(labels))
-    return Part(labels, _listed_stems(wanted, labels), wanted)
+        return XmlFiles(labels, stems_in(labels))
+    return XmlFiles(labels, _listed_stems(wanted, labels), wanted)
 
 
-def other_parts(files: SplitFiles) -> Iterator[Part]:
+def other_xml_files(files: SplitFiles) -> Iterator[XmlFiles]:
     """The XML files of the data set's other splits."""
     for root in files.siblings:
-        yield Part(label_folder(root), stems_in(label_folder(root)))
+        yield XmlFiles(label_folder(root), stems_in(label_folder(root)))
     for name in SPLITS:
         wanted = files.annotations / LISTS / f"{name}.txt"
         if name != files.name and wanted.is_file():
             labels = label_folder(files.annotations)
-            yield Part(labels, _listed_stems(wanted, labels), wanted)
+            yield XmlFiles(labels, _listed_stems(wanted, labels), wanted)
 
 
 def _listed_stems(path: Path, labels: Path) -> list[str]:

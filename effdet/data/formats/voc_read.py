@@ -13,7 +13,6 @@ import numpy as np
 
 from effdet.annotations import (
     AnnotationTable,
-    Faults,
     FileLooker,
     fault_of_name,
     links,
@@ -30,7 +29,7 @@ from effdet.data.formats.building import (
 )
 from effdet.data.formats.class_ids import ids_of, is_name, names_for
 from effdet.data.formats.text_fields import number, side
-from effdet.data.formats.voc import Part, images_in, opened_by, other_parts, part_of
+from effdet.data.formats.voc import XmlFiles, images_in, opened_by, other_xml_files, xml_files_of
 from effdet.data.formats.voc_xml import (
     ORIGIN,
     XmlFaultError,
@@ -49,14 +48,14 @@ def read(reading: Reading) -> AnnotationTable | None:
     files, faults = reading.files, reading.faults
     if any(refuse_way_out(path, reading.within(path), faults) for path in opened_by(files)):
         return None
-    part = part_of(files)
-    reader = _Reader(reading, part)
-    for number_in_list, stem in enumerate(part.stems, start=1):
+    xml = xml_files_of(files)
+    reader = _Reader(reading, xml)
+    for number_in_list, stem in enumerate(xml.stems, start=1):
         reader.take(stem, number_in_list)
-    if not part.stems:
-        faults.add("section", str(part.list_file or part.labels), "at least one image", "none")
+    if not xml.stems:
+        faults.add("section", str(xml.list_file or xml.labels), "at least one image", "none")
     names, counts_from_0 = set(reader.rows.classes), reader.counts_from_0
-    for other in other_parts(files):
+    for other in other_xml_files(files):
         more, zero = _survey(other, reading.within(other.labels))
         names |= more
         counts_from_0 |= zero
@@ -65,7 +64,7 @@ def read(reading: Reading) -> AnnotationTable | None:
     order = names_for(reader.rows.classes, names, reading.class_map)
     ids = ids_of(order, reading.class_map, 1, reader.first_places.__getitem__, faults)
     if not order:
-        faults.add("section", str(part.labels), "at least one object", "none: no class is known")
+        faults.add("section", str(xml.labels), "at least one object", "none: no class is known")
     if reading.ends(reader.rows.files, order):
         return None
     return reader.table(sizes, 0 if counts_from_0 else 1, order, ids)
@@ -74,31 +73,31 @@ def read(reading: Reading) -> AnnotationTable | None:
 class _Reader:
     """Collects the objects of a split's files."""
 
-    def __init__(self, reading: Reading, part: Part) -> None:
+    def __init__(self, reading: Reading, xml: XmlFiles) -> None:
         self.rows, self.stems = Rows(), list[str]()
         self.counts_from_0, self.first_places = False, dict[str, str]()
-        self._part, self._faults = part, reading.faults
+        self._xml, self._faults = xml, reading.faults
         self._images = images_in(reading.files.images)
-        self._look = FileLooker(part.labels, reading.within(part.labels))
+        self._look = FileLooker(xml.labels, reading.within(xml.labels))
         self._texts: list[dict[str, str]] = []
         self._origins: list[int | None] = []
 
     def take(self, stem: str, line: int) -> None:
         """Read the file of one image."""
         if (reason := fault_of_name(f"{stem}.xml")) is not None:
-            place = f"{self._part.list_file}:{line}"
+            place = f"{self._xml.list_file}:{line}"
             self._faults.add("file-name", place, "the name of an image", f"{reason}: {shown(stem)}")
             return
         kind, reason = self._look.fault_of_file(f"{stem}.xml")
         if kind:
-            place = f"{self._part.list_file}:{line}" if self._part.list_file else f"{stem}.xml"
+            place = f"{self._xml.list_file}:{line}" if self._xml.list_file else f"{stem}.xml"
             if kind == "missing-file":
-                self._faults.add("label-file", place, f"{stem}.xml in {self._part.labels}", reason)
+                self._faults.add("label-file", place, f"{stem}.xml in {self._xml.labels}", reason)
             else:
                 self._faults.add(kind, place, links.EXPECTED, reason)
             return
         try:
-            content = read_xml(self._part.labels / f"{stem}.xml")
+            content = read_xml(self._xml.labels / f"{stem}.xml")
         except XmlFaultError as fault:
             self._faults.add(fault.kind, f"{stem}.xml", fault.expected, fault.found)
             return
@@ -122,7 +121,8 @@ class _Reader:
             if self._is_sound(f"{stem}.xml object {line}", found, corners):
                 crowd = found.get("difficult", "0") == "1"
                 self.first_places.setdefault(found["name"], f"{stem}.xml object {line} name")
-                rows.add_box(rows.label_of(found["name"]), (0, 0, 0, 0), line, crowd)
+                labels = [rows.label_of(found["name"])]
+                rows.add_boxes(len(rows.files) - 1, labels, [(0, 0, 0, 0)], [line], crowd)
                 self._texts.append(found)
                 self._origins.append(origin)
                 self.counts_from_0 |= origin is None and 0 in corners[:2]
@@ -162,9 +162,7 @@ class _Reader:
     ) -> AnnotationTable:
         """The table, with classes in ``order`` and pixels counted from ``origin``."""
         rows = self.rows
-        position = {name: k for k, name in enumerate(order)}
-        new = [position[name] for name in rows.classes]
-        rows.labels = [new[label] for label in rows.labels]
+        rows.sort_classes(order)
         origins = [origin if stated is None else stated for stated in self._origins]
         rows.boxes = [box_of(*pair) for pair in zip(self._texts, origins, strict=True)]
         boxes = rows.box_array()
@@ -176,22 +174,22 @@ class _Reader:
         def where(row: int) -> str:
             return f"{stems[images[row]]}.xml object {lines[row]}"
 
-        mended = Faults(self._faults.file)
-        return build_table(rows, sizes, boxes, ids, tuple(order), mended, where, written)
+        name = self._faults.file
+        return build_table(name, rows, sizes, boxes, ids, tuple(order), where, written)
 
 
-def _survey(part: Part, within: Path | None) -> tuple[set[str], bool]:
+def _survey(xml: XmlFiles, within: Path | None) -> tuple[set[str], bool]:
     """Class names of other files of the data set, and whether their pixels are counted from 0.
 
     What is wrong with them is told where their own split is read.
     """
     names, zero = set(), False
-    look = FileLooker(part.labels, within)
-    for stem in part.stems:
+    look = FileLooker(xml.labels, within)
+    for stem in xml.stems:
         if fault_of_name(f"{stem}.xml") is not None or look.fault_of_file(f"{stem}.xml")[0]:
             continue
         try:
-            content = read_xml(part.labels / f"{stem}.xml")
+            content = read_xml(xml.labels / f"{stem}.xml")
         except (XmlFaultError, DataError):
             continue
         names |= {name for found in content.objects if is_name(name := found.get("name"))}

@@ -11,7 +11,7 @@ import numpy as np
 
 from effdet.annotations import AnnotationTable
 from effdet.annotations.rows import NO_ID
-from effdet.data.formats.writing import Part
+from effdet.data.formats.writing import SplitToWrite
 
 ONE_FOLDER = False
 
@@ -21,21 +21,21 @@ def image_folder(split: str) -> str:
     return split
 
 
-def write(folder: Path, parts: Sequence[Part]) -> Counter[str]:
+def write(folder: Path, splits: Sequence[SplitToWrite]) -> Counter[str]:
     """Write the annotations of all splits; nothing is lost."""
     (folder / "annotations").mkdir()
-    for part in parts:
-        with (folder / "annotations" / f"instances_{part.name}.json").open("wb") as file:
-            _write_json(file, part)
+    for split in splits:
+        with (folder / "annotations" / f"instances_{split.name}.json").open("wb") as file:
+            _write_json(file, split)
     return Counter()
 
 
-def _write_json(file: BinaryIO, part: Part) -> None:
+def _write_json(file: BinaryIO, split: SplitToWrite) -> None:
     file.write(b'{"info": {"description": "written by effdet convert-data"},\n')
     for key, rows in (
-        ("images", _images(part.table, part.file_names)),
-        ("annotations", _annotations(part.table)),
-        ("categories", _categories(part.table)),
+        ("images", _images(split.table, split.file_names)),
+        ("annotations", _annotations(split.table)),
+        ("categories", _categories(split.table)),
     ):
         file.write(f' "{key}": ['.encode())
         for number, row in enumerate(rows):

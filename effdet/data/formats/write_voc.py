@@ -23,7 +23,7 @@ from effdet.data.formats.losses import (
 )
 from effdet.data.formats.voc import LISTS
 from effdet.data.formats.voc_xml import ORIGIN
-from effdet.data.formats.writing import Part
+from effdet.data.formats.writing import SplitToWrite
 from effdet.errors import DataError, shown
 
 ONE_FOLDER = True
@@ -34,21 +34,21 @@ def image_folder(split: str) -> str:
     return "JPEGImages"
 
 
-def write(folder: Path, parts: Sequence[Part]) -> Counter[str]:
+def write(folder: Path, splits: Sequence[SplitToWrite]) -> Counter[str]:
     """Write XML files and lists; refuses classes that no XML file can name."""
-    lost = _lost_classes([part.table for part in parts])
+    lost = _lost_classes([split.table for split in splits])
     (folder / "Annotations").mkdir()
     (folder / LISTS).mkdir(parents=True)
-    for part in parts:
-        _write_files(folder / "Annotations", part)
-        stems = "".join(f"{Path(name).stem}\n" for name in part.file_names)
-        (folder / LISTS / f"{part.name}.txt").write_text(stems, encoding="utf-8")
-        lost += lost_ids(part.table, np.arange(len(part.file_names))) + lost_areas(part.table)
+    for split in splits:
+        _write_files(folder / "Annotations", split)
+        stems = "".join(f"{Path(name).stem}\n" for name in split.file_names)
+        (folder / LISTS / f"{split.name}.txt").write_text(stems, encoding="utf-8")
+        lost += lost_ids(split.table, np.arange(len(split.file_names))) + lost_areas(split.table)
     return lost
 
 
-def _write_files(folder: Path, part: Part) -> None:
-    table, names = part.table, part.file_names
+def _write_files(folder: Path, split: SplitToWrite) -> None:
+    table, names = split.table, split.file_names
     for name in table.category_names:
         if not is_name(name) or not name.isprintable():
             raise DataError(f"{table.name}: the class name {shown(name)} cannot stand in XML")

@@ -12,7 +12,7 @@ import numpy as np
 
 from effdet.annotations import AnnotationTable, fit_boxes
 from effdet.data.formats.losses import lost_areas, lost_category_ids, lost_ids
-from effdet.data.formats.writing import Part
+from effdet.data.formats.writing import SplitToWrite
 from effdet.errors import DataError, shown
 from effdet.yaml_file import dump_yaml
 
@@ -27,17 +27,17 @@ def image_folder(split: str) -> str:
     return f"images/{split}"
 
 
-def write(folder: Path, parts: Sequence[Part]) -> Counter[str]:
+def write(folder: Path, splits: Sequence[SplitToWrite]) -> Counter[str]:
     """Write label files and ``data.yaml``, with the classes in rising order of their ids.
 
     Refuses two classes of one name.
     """
-    table, lost = parts[0].table, Counter[str]()
+    table, lost = splits[0].table, Counter[str]()
     _check_names(table)
-    for part in parts:
-        lost += _write_labels(folder / "labels" / part.name, part)
+    for split in splits:
+        lost += _write_labels(folder / "labels" / split.name, split)
     names = [table.category_names[k] for k in np.argsort(table.category_ids)]
-    content = {part.name: image_folder(part.name) for part in parts}
+    content = {split.name: image_folder(split.name) for split in splits}
     text = dump_yaml(content | {"nc": len(names), "names": names})
     (folder / "data.yaml").write_text(text, encoding="utf-8")
     return lost + lost_category_ids(table, np.argsort(np.argsort(table.category_ids)))
@@ -56,9 +56,9 @@ def _check_names(table: AnnotationTable) -> None:
             )
 
 
-def _write_labels(folder: Path, part: Part) -> Counter[str]:
+def _write_labels(folder: Path, split: SplitToWrite) -> Counter[str]:
     """Write the label files of a split; what of it is lost."""
-    table, names = part.table, part.file_names
+    table, names = split.table, split.file_names
     fitted = fit_boxes(table)
     kept = np.flatnonzero(fitted.keep & ~table.crowd)
     index_of = np.argsort(np.argsort(table.category_ids))  # classes in rising order of the ids

@@ -11,7 +11,7 @@ from effdet.annotations import AnnotationTable
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Part:
+class SplitToWrite:
     """A split that is to be written.
 
     Attributes:
@@ -34,7 +34,7 @@ class Writer(Protocol):
     def image_folder(self, split: str) -> str:
         """Where a split's images go, relative to the data folder."""
 
-    def write(self, folder: Path, parts: Sequence[Part]) -> Counter[str]:
+    def write(self, folder: Path, splits: Sequence[SplitToWrite]) -> Counter[str]:
         """Write the annotations of all splits into an empty folder.
 
         Returns:

@@ -67,7 +67,7 @@ def read(reading: Reading) -> AnnotationTable | None:
 
     parts = rows.box_array()
     boxes = _in_pixels(parts, sizes[image_index])
-    return build_table(rows, sizes, boxes, ids, names, mended, where, written)
+    return build_table(faults.file, rows, sizes, boxes, ids, names, where, written, mended)
 
 
 class _Labels:

@@ -7,6 +7,7 @@ import pytest
 
 from effdet.annotations import AnnotationError
 from effdet.data import find_splits, locate_split, read_split
+from effdet.data.formats import salvage_split
 from effdet.structures import ClassMap
 from tests.data.formats.making import csv_folder, picture, read_train, text, train_faults
 
@@ -31,6 +32,14 @@ def test_known_headers_and_none_are_read(tmp_path: Path, content: str) -> None:
     assert table.file_names[table.image_index[0]] == "a.jpg"
     assert table.sizes.tolist() == [[50, 100], [50, 100]]
     assert table.category_names == ("dog",)
+
+
+def test_a_recorded_side_stays_where_another_one_is_wrong(tmp_path: Path) -> None:
+    content = HEADER + "a.jpg,1000000,50,dog,1,2,31,42\nb.jpg,x,50,dog,1,2,31,42\n"
+    table, faults = salvage_split(find_splits(csv_folder(tmp_path, content))["train"])
+    assert faults.counts == {"image-size": 1}
+    assert table is not None
+    assert table.sizes.tolist() == [[50, 1_000_000], [50, 100]]
 
 
 def test_lines_of_an_image_may_stand_anywhere(tmp_path: Path) -> None:
