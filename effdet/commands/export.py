@@ -4,7 +4,7 @@
 import shlex
 
 from effdet import flags
-from effdet.export import Exported, export
+from effdet.export import Exported, export, typed
 from effdet.export.checking import describe
 from effdet.files import megabytes
 from effdet.keepsakes import validated_images
@@ -29,8 +29,7 @@ def run(argv: list[str]) -> None:
 
 def next_commands(config: ExportConfig, written: Exported) -> str:
     """What to type next with this file: whole commands, on images that are known."""
-    name = str(written.files[0])
-    weights = [name, "--trust-code"] if name.endswith(".pt2") else [name]
+    weights = typed(written.files[0])
     commands = [["effdet", "benchmark", config.weights, *weights]]
     images = config.check_images or validated_images(config.weights)
     if images is not None:

@@ -3,7 +3,7 @@
 
 from effdet.export.comparing import Difference, Rows, compare_detections
 from effdet.export.info import ExportInfo
-from effdet.export.running import ExportedNetwork, is_exported, open_exported
+from effdet.export.running import ExportedNetwork, is_exported, open_exported, typed
 from effdet.export.writing import Exported, export
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "export",
     "is_exported",
     "open_exported",
+    "typed",
 ]

@@ -60,7 +60,7 @@ def check_inputs(info: ExportInfo, images: str | None, count: int) -> tuple[Tens
     """
     if images is None:
         pixels = [torch.from_numpy(draw("val", i).pixels).permute(2, 0, 1) for i in range(count)]
-        words = f"{count} drawn pictures"
+        words = counted(count, "drawn picture")
     else:
         files = _files(images)[:count]
         pixels = [decode_image(file) for file in files]

@@ -2,13 +2,13 @@
 """What travels inside an exported file: all that is needed to use it, as one JSON text."""
 
 import dataclasses
-import importlib
 import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from effdet import __version__
 from effdet.checks import check_choice, check_number, check_text
 from effdet.config import ModelConfig
 from effdet.errors import EffdetError, WeightsError, one_line, printable
@@ -64,7 +64,7 @@ class ExportInfo:
     weights_sha256: str
     licence: str = ""
     origin: str = ""
-    toolkit: str = dataclasses.field(default_factory=lambda: _version())
+    toolkit: str = __version__
 
     def __post_init__(self) -> None:
         check_choice("outputs", self.outputs, list(OUTPUTS))
@@ -138,11 +138,6 @@ def as_flag(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return f"--{flag}" if value else f"--no-{flag}"
     return f"--{flag} {value}"
-
-
-def _version() -> str:
-    # Not imported above: the package's own names are made of what stands on this module.
-    return str(importlib.import_module("effdet").__version__)
 
 
 def _parse(text: str) -> Mapping[str, Any]:

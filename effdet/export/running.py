@@ -33,6 +33,12 @@ def is_exported(weights: str | Path) -> bool:
     return Path(weights).suffix.lower() in SUFFIXES
 
 
+def typed(weights: str | Path) -> list[str]:
+    """The words that name weights in a command: of a file that is code, that it is trusted too."""
+    is_code = Path(weights).suffix.lower() == ".pt2"
+    return [str(weights), "--trust-code"] if is_code else [str(weights)]
+
+
 def open_exported(
     weights: str | Path, *, trust_code: bool = False, device: torch.device | str | None = None
 ) -> "ExportedNetwork":

@@ -84,6 +84,12 @@ class ExportedDetector(Detector):
         """The post-processing that the file has inside, as options; empty where it has none."""
         return self.model.info.inside
 
+    @property
+    def own_threshold(self) -> float:
+        """That of the post-processing in the file."""
+        info = self.model.info
+        return info.postprocess.score_threshold if info.has_detections else 0.0
+
     def _settle(self, asked: Mapping[str, Any]) -> PostprocessConfig:
         return self.model.settle(self.postprocess, asked)
 

@@ -55,6 +55,11 @@ class Detector:
         """Where the model is."""
         return next((p.device for p in self.model.parameters()), torch.device("cpu"))
 
+    @property
+    def own_threshold(self) -> float:
+        """The score up to which it never has detections, whatever is asked for."""
+        return 0.0
+
     def to(self, device: torch.device | str) -> "Detector":
         """Move the model; returns this same detector."""
         self.model.to(device)

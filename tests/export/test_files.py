@@ -298,7 +298,7 @@ def test_a_file_that_differs_is_not_written(
 def test_detections_inside_are_compared_or_nothing_is_written(made: Made, tmp_path: Path) -> None:
     words = {"detections": True, "score_threshold": 0.999999, "check_count": 1}
     output = tmp_path / "a.onnx"
-    with pytest.raises(ExportError, match=r"nothing was found on 1 drawn pictures.*--check-images"):
+    with pytest.raises(ExportError, match=r"nothing was found on 1 drawn picture, so.*--check"):
         export(ExportConfig(weights=str(made.weights), output=str(output), **words))
     assert list(tmp_path.iterdir()) == []
 
