@@ -2,13 +2,13 @@
 """What travels inside an exported file: all that is needed to use it, as one JSON text."""
 
 import dataclasses
+import importlib
 import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from effdet import __version__
 from effdet.checks import check_choice, check_number, check_text
 from effdet.config import ModelConfig
 from effdet.errors import EffdetError, WeightsError, one_line, printable
@@ -38,6 +38,11 @@ OUTPUTS: dict[Outputs, tuple[str, ...]] = {
 """Names of the input and of the outputs, in their order."""
 
 
+def _version() -> str:
+    # Imported with the others, it would be a circle to mypy, which reads the package's lazy names.
+    return str(importlib.import_module("effdet").__version__)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExportInfo:
     """What an exported file is and how it is used.
@@ -64,7 +69,7 @@ class ExportInfo:
     weights_sha256: str
     licence: str = ""
     origin: str = ""
-    toolkit: str = __version__
+    toolkit: str = dataclasses.field(default_factory=_version)
 
     def __post_init__(self) -> None:
         check_choice("outputs", self.outputs, list(OUTPUTS))

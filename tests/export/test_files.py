@@ -441,6 +441,8 @@ def test_a_program_is_not_loaded_until_it_is_trusted(
         raise AssertionError("the file was loaded")
 
     monkeypatch.setattr(torch.export, "load", touched)
+    with pytest.raises(WeightsError, match=r"a\.bin: exported files end in \.onnx, \.xml, \.pt2"):
+        open_exported("a.bin")
     with pytest.raises(UsageError, match=r"raw\.pt2 is code .* --trust-code"):
         load(made.path("raw.pt2"))
     assert read_program_info(made.path("raw.pt2"))[0] == "torch-export"
