@@ -118,7 +118,6 @@ def validate(
         max_bad_images=config.max_bad_images,
         evaluator=config.evaluator,
         dtype=autocast_dtype(detector.device, config.amp, config.amp_dtype),
-        channels_last=config.channels_last,
         progress=True,
         note=tell,
     )

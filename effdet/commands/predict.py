@@ -9,7 +9,7 @@ from pathlib import Path
 
 from effdet import flags
 from effdet.counts import counted
-from effdet.errors import DataError, UsageError, printable
+from effdet.errors import DataError, printable
 from effdet.export import is_exported, typed
 from effdet.inference import (
     TILE_OVERLAP,
@@ -27,7 +27,7 @@ from effdet.inference import (
 )
 from effdet.inference.sources import read_image
 from effdet.names import say
-from effdet.settings import PredictConfig, asked_postprocess
+from effdet.settings import PredictConfig, asked_postprocess, refuse_changed
 
 DESCRIPTION = "Find objects in images, videos and cameras: pictures with boxes, and their records."
 
@@ -82,13 +82,10 @@ def _overlap(config: PredictConfig) -> float:
 
 def _check_videos(config: PredictConfig, sources: Sequence[AnySource]) -> None:
     """Refuse what is about videos where there is none, and videos that cannot be read here."""
-    about_videos = {"every": 1, "max_frames": 0, "seconds": 0.0}
     if any(isinstance(source, VideoSource) for source in sources):
         import_av()
         return
-    for name, default in about_videos.items():
-        if getattr(config, name) != default:
-            raise UsageError(f"--{name.replace('_', '-')} is about videos, and none is given")
+    refuse_changed(config, ("every", "max_frames", "seconds"), "without a video")
 
 
 def _tell(report: FolderReport, config: PredictConfig) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from effdet.checks import check_choice, check_number, check_text
 from effdet.config import ModelConfig
 from effdet.errors import EffdetError, WeightsError, one_line, printable
-from effdet.flags import checked_values
+from effdet.flags import as_flag, checked_values
 from effdet.settings import PostprocessConfig
 from effdet.settings.export import INSIDE
 from effdet.structures import ClassMap
@@ -135,14 +135,6 @@ class ExportInfo:
         if not self.has_detections:
             return ""
         return " ".join(as_flag(name, getattr(self.postprocess, name)) for name in INSIDE)
-
-
-def as_flag(name: str, value: Any) -> str:
-    """A setting as it is typed: ``--max-detections 100``, ``--no-class-agnostic``."""
-    flag = name.replace("_", "-")
-    if isinstance(value, bool):
-        return f"--{flag}" if value else f"--no-{flag}"
-    return f"--{flag} {value}"
 
 
 def _parse(text: str) -> Mapping[str, Any]:

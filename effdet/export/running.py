@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from effdet.anchors import build_anchors
 from effdet.boxes import clip_boxes, encode_boxes
 from effdet.errors import UsageError, WeightsError, one_line
-from effdet.export.info import ExportInfo, as_flag, shapes_of
+from effdet.export.info import ExportInfo, shapes_of
 from effdet.export.kinds import kind_of
 from effdet.export.onnx_file import Runner
+from effdet.flags import as_flag
 from effdet.levels import as_one_level
 from effdet.postprocess import Postprocess, Postprocessing
 from effdet.settings import PostprocessConfig
