@@ -3,13 +3,12 @@
 
 import contextlib
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from effdet import flags
 from effdet.counts import counted
-from effdet.errors import DataError, printable
+from effdet.errors import DataError
 from effdet.export import is_exported, typed
 from effdet.inference import (
     TILE_OVERLAP,
@@ -26,7 +25,7 @@ from effdet.inference import (
     predict_to_folder,
 )
 from effdet.inference.sources import read_image
-from effdet.names import say
+from effdet.names import say, tell
 from effdet.settings import PredictConfig, asked_postprocess, refuse_changed
 
 DESCRIPTION = "Find objects in images, videos and cameras: pictures with boxes, and their records."
@@ -90,7 +89,7 @@ def _check_videos(config: PredictConfig, sources: Sequence[AnySource]) -> None:
 
 def _tell(report: FolderReport, config: PredictConfig) -> None:
     for text in report.notes.values():
-        print(f"note: {printable(text)}", file=sys.stderr)
+        tell(f"note: {text}")
     say(
         f"{counted(report.num_detections, 'detection')} in {counted(report.num_images, 'image')} "
         f"({report.images_per_second:.1f} images/s)"

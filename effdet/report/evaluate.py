@@ -2,19 +2,17 @@
 """Validate the best weights of a run now, and keep what they find as the run would have."""
 
 import dataclasses
-import sys
 
 from effdet import distributed, flags
 from effdet.data import SplitFiles, locate_split
-from effdet.errors import printable
 from effdet.inference import Detector
 from effdet.inference.scoring import score_split
 from effdet.keepsakes import Keepsakes, Validation
+from effdet.names import tell
 from effdet.report.run import RunRecord
+from effdet.run_files import BEST, CONFIG
 from effdet.settings import DataConfig, PostprocessConfig, TrainConfig, select_postprocess
 from effdet.weights import load_detector, load_model
-
-BEST_WEIGHTS = "best.pt"
 
 
 def evaluate_run(run: RunRecord, *, data: str | None = None, device: str | None = None) -> None:
@@ -29,7 +27,7 @@ def evaluate_run(run: RunRecord, *, data: str | None = None, device: str | None 
         WeightsError, DataError: for weights or data that are not there.
         UsageError: where the run's settings cannot be used.
     """
-    weights = run.folder / BEST_WEIGHTS
+    weights = run.folder / BEST
     checkpoint = load_detector(weights)
     model = load_model(checkpoint, weights).to(distributed.pick_device(device))
     config = _settings(run)
@@ -44,9 +42,9 @@ def evaluate_run(run: RunRecord, *, data: str | None = None, device: str | None 
         max_bad_images=config.max_bad_images,
         evaluator=config.evaluator,
         progress=True,
-        note=_warn,
+        note=tell,
     )
-    keepsakes = Keepsakes(run.folder, _warn)
+    keepsakes = Keepsakes(run.folder, tell)
     keepsakes.hold(score.results)
     keepsakes.keep_best(
         Validation(
@@ -56,10 +54,6 @@ def evaluate_run(run: RunRecord, *, data: str | None = None, device: str | None 
             truth=score.truth,
         )
     )
-
-
-def _warn(text: str) -> None:
-    print(printable(text), file=sys.stderr)
 
 
 def validation_files(run: RunRecord, data: str | None) -> SplitFiles:
@@ -85,5 +79,5 @@ def _settings(run: RunRecord) -> TrainConfig:
     bases = (DataConfig, PostprocessConfig)
     names = {"evaluator", *(field.name for base in bases for field in dataclasses.fields(base))}
     values = {name: value for name, value in run.settings.items() if name in names}
-    source = run.folder / "config.yaml"
+    source = run.folder / CONFIG
     return TrainConfig(**flags.checked_values(TrainConfig, values, source))

@@ -15,12 +15,12 @@ from effdet.data import CocoDataset, Loader
 from effdet.metrics import RunLog
 from effdet.models import trainable_parameters
 from effdet.precision import slow_amp_warning
+from effdet.run_files import BEST
 from effdet.settings import TrainConfig
 from effdet.training.engine import Trainer
 from effdet.training.epochs import out_of_patience
 from effdet.training.progress import Progress
 from effdet.training.resume import Run
-from effdet.training.run_folder import BEST
 
 
 def introduce(
