@@ -49,7 +49,7 @@ from effdet.training import (
     locate_datasets,
     open_run,
     read_initial_weights,
-    report,
+    report_to_launcher,
     restore,
     saved_settings,
     take_initial_weights,
@@ -213,4 +213,4 @@ def build_postprocess(config: TrainConfig, anchors: Anchors, class_map: ClassMap
 
 
 if __name__ == "__main__":
-    run(record(main), "train.py", report)
+    run(record(main), "train.py", report_to_launcher)

@@ -16,7 +16,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from effdet import distributed, flags
 from effdet.config import size_pair
 from effdet.data import SplitFiles, locate_split
-from effdet.errors import UsageError, printable, run
+from effdet.errors import UsageError, run
 from effdet.evaluation import (
     GroundTruth,
     Metrics,
@@ -30,10 +30,10 @@ from effdet.export import is_exported
 from effdet.files import check_output
 from effdet.inference import ExportedDetector, load
 from effdet.inference.scoring import gaps, score_split
-from effdet.names import say
+from effdet.names import say, tell
 from effdet.precision import autocast_dtype
 from effdet.settings import PostprocessConfig, ValidateConfig, asked_postprocess
-from effdet.training import report
+from effdet.training import report_to_launcher
 
 
 def main() -> None:
@@ -51,26 +51,18 @@ def main() -> None:
         check_output(config.json, inputs)
     if config.metrics is not None:
         check_output(config.metrics, (*inputs, config.json))
-    results = None
     if files is None:
-        assert config.predictions is not None
-        assert config.annotations is not None
-        truth = GroundTruth.load(config.annotations, strict=config.strict_data)
-        for text in gaps(truth):
-            tell(text)
-        metrics = score_files(
-            truth,
-            config.predictions,
-            config.evaluator,
-            strict=config.strict_data,
-            note=tell,
-        )
-    else:
-        device = distributed.pick_device(config.device)
-        with distributed.process_group(device):
-            metrics, results = validate(config, files, device)
-            if not distributed.is_main():
-                return
+        _write(config, score_results_file(config))
+        return
+    device = distributed.pick_device(config.device)
+    with distributed.process_group(device):
+        metrics, results = score_weights(config, files, device)
+        if distributed.is_main():
+            _write(config, metrics, results)
+
+
+def _write(config: ValidateConfig, metrics: Metrics, results: Results | None = None) -> None:
+    """Print the figures, and write what is wanted."""
     say(format_metrics(metrics))
     if config.json is not None and results is not None:
         write_results(results, config.json)
@@ -83,7 +75,19 @@ def locate(config: ValidateConfig) -> SplitFiles:
     return locate_split(config.data, config.split, config.annotations, config.images)
 
 
-def validate(
+def score_results_file(config: ValidateConfig) -> Metrics:
+    """The figures of the detections in a file."""
+    assert config.predictions is not None
+    assert config.annotations is not None
+    truth = GroundTruth.load(config.annotations, strict=config.strict_data)
+    for text in gaps(truth):
+        tell(text)
+    return score_files(
+        truth, config.predictions, config.evaluator, strict=config.strict_data, note=tell
+    )
+
+
+def score_weights(
     config: ValidateConfig, files: SplitFiles, device: torch.device
 ) -> tuple[Metrics, Results]:
     """Run the model over the split and score what it finds.
@@ -104,7 +108,7 @@ def validate(
         trust_code=config.trust_code,
         postprocess=PostprocessConfig(),
     )
-    if isinstance(detector, ExportedDetector) and detector.inside:
+    if isinstance(detector, ExportedDetector) and detector.inside and distributed.is_main():
         tell(f"{config.weights}: its own post-processing is used: {detector.inside}")
     score = score_split(
         detector,
@@ -118,18 +122,11 @@ def validate(
         max_bad_images=config.max_bad_images,
         evaluator=config.evaluator,
         dtype=autocast_dtype(detector.device, config.amp, config.amp_dtype),
-        channels_last=config.channels_last,
         progress=True,
         note=tell,
     )
     return score.metrics, score.results
 
 
-def tell(text: str) -> None:
-    """Say on stderr what is not a figure."""
-    if distributed.is_main():
-        print(printable(text), file=sys.stderr)
-
-
 if __name__ == "__main__":
-    run(record(main), "validate.py", report)
+    run(record(main), "validate.py", report_to_launcher)

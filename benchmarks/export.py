@@ -21,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from measuring import write_result
+from measuring import FORMS, write_result
 from torch import Tensor
 from tqdm import tqdm
 
@@ -30,7 +30,7 @@ from effdet.boxes import decode_boxes
 from effdet.config import model_config
 from effdet.data import CocoDataset, EvalTransform, locate_split, read_split
 from effdet.evaluation import CocoEvaluator, GroundTruth
-from effdet.export import Difference, ExportedNetwork, Rows, compare_detections, export
+from effdet.export import ENDINGS, Difference, ExportedNetwork, Rows, compare_detections, export
 from effdet.export.network import DeployedNetwork
 from effdet.inference import Detector, load
 from effdet.levels import flatten_levels
@@ -40,15 +40,10 @@ from tests.export.lively import save_lively
 
 HARD = PostprocessConfig(nms="hard", max_candidates=3840)
 SOFT = PostprocessConfig()
-FORMS: dict[str, dict[str, Any]] = {
-    "onnxruntime": {"format": "onnx"},
-    "onnxruntime, NMS inside": {"format": "onnx", "detections": True, "score_threshold": 0.001},
-    "OpenVINO": {"format": "openvino"},
-    "OpenVINO, NMS inside": {"format": "openvino", "detections": True, "score_threshold": 0.001},
-    "torch.export": {"format": "torch-export"},
-    "AOTInductor": {"format": "aoti"},
-}
 BOX_LIMIT, SCORE_LIMIT, AP_LIMIT = 0.5, 1e-3, 1e-3
+LIMITS = {"box_pixels": BOX_LIMIT, "score": SCORE_LIMIT, "AP": AP_LIMIT}
+LOOSE = {"box_tolerance": 1.0, "score_tolerance": 0.01}
+"""Pixels and scores; random boxes may be larger than the image. What counts is compared here."""
 
 
 def main() -> None:
@@ -83,16 +78,9 @@ def compare_weights(
     return {"data": f"{Path(data).name}, {split}", **figures}
 
 
-LOOSE = {"box_tolerance": 1.0, "score_tolerance": 0.01}
-"""Pixels and scores; random boxes may be larger than the image. What counts is compared here."""
-
-LIMITS = {"box_pixels": BOX_LIMIT, "score": SCORE_LIMIT, "AP": AP_LIMIT}
-
-
 def exported(weights: str, folder: Path, **words: Any) -> ExportedNetwork:
     """The file of ``effdet export WEIGHTS`` with these options."""
-    suffix = {"onnx": ".onnx", "openvino": ".xml"}.get(words["format"], ".pt2")
-    output = folder / f"{words['format']}{len(list(folder.iterdir()))}{suffix}"
+    output = folder / f"{words['format']}{len(list(folder.iterdir()))}{ENDINGS[words['format']]}"
     export(ExportConfig(weights=weights, output=str(output), **words))
     detector = load(output, trust_code=True)
     assert isinstance(detector.model, ExportedNetwork)

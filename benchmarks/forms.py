@@ -17,20 +17,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from measuring import write_result
+from measuring import FORMS, write_result
 
 from effdet.benchmark import benchmark, format_report
-from effdet.export import export
+from effdet.export import ENDINGS, export
 from effdet.settings import BenchmarkConfig, ExportConfig
-
-FORMS: dict[str, dict[str, Any]] = {
-    "raw.onnx": {"format": "onnx"},
-    "nms.onnx": {"format": "onnx", "detections": True, "score_threshold": 0.001},
-    "raw.xml": {"format": "openvino"},
-    "nms.xml": {"format": "openvino", "detections": True, "score_threshold": 0.001},
-    "program.pt2": {"format": "torch-export"},
-}
-AOTI: dict[str, Any] = {"compiled.pt2": {"format": "aoti"}}
 
 
 def main() -> None:
@@ -45,14 +36,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--aoti", action="store_true")
     arguments = parser.parse_args()
-    forms = FORMS | (AOTI if arguments.aoti else {})
+    forms = [words for words in FORMS.values() if arguments.aoti or words["format"] != "aoti"]
     with tempfile.TemporaryDirectory() as name:
-        files = {form: Path(name) / form for form in forms}
-        for form, words in forms.items():
-            export(ExportConfig(weights=arguments.weights, output=str(files[form]), **words))
+        files = [Path(name) / file_name(words) for words in forms]
+        for file, words in zip(files, forms, strict=True):
+            export(ExportConfig(weights=arguments.weights, output=str(file), **words))
         report = benchmark(
             BenchmarkConfig(
-                weights=(arguments.weights, *map(str, files.values())),
+                weights=(arguments.weights, *map(str, files)),
                 data=arguments.data,
                 split=arguments.split,
                 count=arguments.count,
@@ -67,6 +58,12 @@ def main() -> None:
     rows = [dataclasses.asdict(row) | {"weights": Path(row.weights).name} for row in report.rows]
     data = f"{Path(arguments.data).name}, {arguments.split}"
     write_result("forms", {"data": data, "rounds": report.rounds, "forms": rows})
+
+
+def file_name(words: dict[str, Any]) -> str:
+    """``onnx.onnx``, or ``onnx-nms.onnx`` with the post-processing inside."""
+    nms = "-nms" if words.get("detections") else ""
+    return f"{words['format']}{nms}{ENDINGS[words['format']]}"
 
 
 if __name__ == "__main__":

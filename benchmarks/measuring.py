@@ -16,6 +16,17 @@ import torch
 
 from effdet.ops import build_info
 
+_INSIDE = {"detections": True, "score_threshold": 0.001}
+FORMS: dict[str, dict[str, Any]] = {
+    "onnxruntime": {"format": "onnx"},
+    "onnxruntime, NMS inside": {"format": "onnx", **_INSIDE},
+    "OpenVINO": {"format": "openvino"},
+    "OpenVINO, NMS inside": {"format": "openvino", **_INSIDE},
+    "torch.export": {"format": "torch-export"},
+    "AOTInductor": {"format": "aoti"},
+}
+"""What ``effdet export`` writes, by its runtime, with the settings of each."""
+
 RESULTS = Path(__file__).parent / "results"
 
 

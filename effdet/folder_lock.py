@@ -77,7 +77,7 @@ class FolderLock:
 
     def _wait(self, descriptor: int) -> bool:
         """Whether the lock was got; False where there are no locks."""
-        import fcntl  # not on every system, and only training needs it
+        import fcntl  # not on every system
 
         deadline = time.monotonic() + self.patience
         while True:

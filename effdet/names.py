@@ -7,6 +7,7 @@ elsewhere or be one that some system cannot have.
 
 import json
 import re
+import sys
 from typing import Any
 
 from effdet.errors import printable, printable_lines
@@ -25,6 +26,11 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])
 def say(text: str) -> None:
     """Print ``text``, of one line or several, with nothing that a terminal would obey."""
     print(printable_lines(text))
+
+
+def tell(text: str) -> None:
+    """Print ``text`` on standard error as one line, with nothing that a terminal would obey."""
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def shown_name(name: str) -> str:

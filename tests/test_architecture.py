@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BASE = {
     "config", "settings", "structures", "errors", "files", "flags", "distributed", "processes",
     "metrics", "precision", "presets", "levels", "cache", "checks", "names", "regular_file",
-    "yaml_file", "extras", "web", "counts", "cpus", "bars", "folder_lock",
+    "yaml_file", "extras", "web", "counts", "cpus", "bars", "folder_lock", "run_files",
 }  # fmt: skip
 LOW = BASE | {"boxes", "ops", "anchors", "annotations", "drawing"}
 MIDDLE = LOW | {"data", "models", "weights", "targets", "losses", "postprocess"}

@@ -184,9 +184,15 @@ def test_a_single_image_is_refused_where_batch_norm_would_see_one_value() -> Non
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("max_detections", 1), ("nms", "hard"), ("image_size", (64,)), ("images", "x")],
+    [
+        ("max_detections", 1),
+        ("nms", "hard"),
+        ("use_ema", False),
+        ("image_size", (64,)),
+        ("images", "x"),
+    ],
 )
 def test_what_is_about_a_model_is_refused_with_predictions(name: str, value: Any) -> None:
-    flag = name.replace("_", "-")
+    flag = "no-use-ema" if name == "use_ema" else name.replace("_", "-")
     with pytest.raises(UsageError, match=f"--{flag} does nothing with --predictions"):
         ValidateConfig(predictions="p", annotations="a", **{name: value})

@@ -18,7 +18,7 @@ import validate
 from effdet import cli
 from effdet.inference.draw import draw
 from effdet.metrics.table import write_table
-from effdet.names import LONGEST_SHOWN, csv_value, file_name, json_text, shown_name
+from effdet.names import LONGEST_SHOWN, csv_value, file_name, json_text, shown_name, tell
 from effdet.structures import ClassMap, Detections
 from tests.runs import tiny_coco
 
@@ -41,6 +41,11 @@ OBEYED = re.compile("[^\n -~\u00a1-\u024f\u2500-\u27ff]")
 )
 def test_a_name_in_a_table_is_short_and_printable(name: str, text: str) -> None:
     assert shown_name(name) == text
+
+
+def test_what_is_told_is_one_line_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    tell("a\nb\x1b[2J")
+    assert capsys.readouterr() == ("", "a\\nb\\x1b[2J\n")
 
 
 @pytest.mark.parametrize(

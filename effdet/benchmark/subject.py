@@ -22,6 +22,7 @@ from effdet.data.images import decode_image
 from effdet.data.transforms import letterbox
 from effdet.errors import EffdetError
 from effdet.export import ExportedNetwork
+from effdet.export.kinds import kind_of
 from effdet.inference import Detector, load
 from effdet.inference.scoring import score_split
 from effdet.settings import PostprocessConfig
@@ -89,10 +90,7 @@ class Subject:
         kind = "PyTorch"
         inside = False
         if isinstance(network, ExportedNetwork):
-            kind = {".onnx": "onnxruntime", ".xml": "OpenVINO"}.get(
-                network.path.suffix.lower(), "torch .pt2"
-            )
-            inside = network.info.outputs == "detections"
+            kind, inside = kind_of(network.path).runtime, network.info.has_detections
         return {
             "kind": kind + (", NMS inside" if inside else ""),
             "model": self.detector.config.name,

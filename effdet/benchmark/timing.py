@@ -19,6 +19,7 @@ from effdet.data import CocoDataset, SplitFiles, locate_split, read_split
 from effdet.data.shapes import draw
 from effdet.errors import EffdetError, UsageError
 from effdet.export import is_exported
+from effdet.export.kinds import files_of
 from effdet.inference import expand_sources
 from effdet.inference.sources import ImageSource
 from effdet.settings import BenchmarkConfig
@@ -229,9 +230,5 @@ def _images(
 
 
 def _megabytes(weights: str) -> float | None:
-    path = Path(weights)
-    if not path.is_file():
-        return None
-    beside = path.with_suffix(".bin")
-    more = beside.stat().st_size if path.suffix == ".xml" and beside.is_file() else 0
-    return (path.stat().st_size + more) / 1e6
+    files = [file for file in files_of(Path(weights)) if file.is_file()]
+    return sum(file.stat().st_size for file in files) / 1e6 if files else None

@@ -6,6 +6,7 @@ import shlex
 
 from effdet import flags
 from effdet.benchmark import benchmark, format_report
+from effdet.export import typed
 from effdet.names import json_text, say
 from effdet.settings import BenchmarkConfig
 
@@ -21,8 +22,5 @@ def run(argv: list[str]) -> None:
         return
     say(format_report(report))
     fastest = min(report.rows, key=lambda row: row.timings[-1].ratio)
-    trust = " --trust-code" if fastest.weights.endswith(".pt2") else ""
-    say(
-        f"next: effdet predict YOUR_IMAGE.jpg --weights {shlex.quote(fastest.weights)}{trust} "
-        "--output out"
-    )
+    words = ["--weights", *typed(fastest.weights), "--output", "out"]
+    say(f"next: {shlex.join(['effdet', 'predict', 'YOUR_IMAGE.jpg', *words])}")

@@ -4,8 +4,9 @@
 import shlex
 
 from effdet import flags
-from effdet.export import Exported, export
-from effdet.export.checking import describe
+from effdet.export import Exported, export, typed
+from effdet.export.checking import format_check
+from effdet.export.describe import name_and_shape
 from effdet.files import megabytes
 from effdet.keepsakes import validated_images
 from effdet.names import say
@@ -21,16 +22,15 @@ def run(argv: list[str]) -> None:
     say(f"{' and '.join(map(str, written.files))}: {megabytes(written.size)}")
     for number, (name, shape) in enumerate(written.shapes.items()):
         kind = "output" if number else "input"
-        say(f"{kind:<15} {name} [{', '.join(map(str, shape))}]")
+        say(f"{kind:<15} {name_and_shape(name, shape)}")
     say(f"checked against PyTorch on {written.check.pictures}:")
-    say(describe(written.check))
+    say(format_check(written.check))
     say(next_commands(config, written))
 
 
 def next_commands(config: ExportConfig, written: Exported) -> str:
     """What to type next with this file: whole commands, on images that are known."""
-    name = str(written.files[0])
-    weights = [name, "--trust-code"] if name.endswith(".pt2") else [name]
+    weights = typed(written.files[0])
     commands = [["effdet", "benchmark", config.weights, *weights]]
     images = config.check_images or validated_images(config.weights)
     if images is not None:

@@ -2,16 +2,14 @@
 """``effdet predict``."""
 
 import contextlib
-import dataclasses
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from effdet import flags
 from effdet.counts import counted
-from effdet.errors import DataError, UsageError, printable
-from effdet.export import is_exported
+from effdet.errors import DataError
+from effdet.export import is_exported, typed
 from effdet.inference import (
     TILE_OVERLAP,
     AnySource,
@@ -27,8 +25,8 @@ from effdet.inference import (
     predict_to_folder,
 )
 from effdet.inference.sources import read_image
-from effdet.names import say
-from effdet.settings import PredictConfig, asked_postprocess
+from effdet.names import say, tell
+from effdet.settings import PredictConfig, asked_postprocess, refuse_changed
 
 DESCRIPTION = "Find objects in images, videos and cameras: pictures with boxes, and their records."
 
@@ -39,7 +37,7 @@ LOOKED_AT = 8
 def run(argv: list[str]) -> None:
     """``effdet predict``."""
     config = flags.parse(PredictConfig, argv, program="effdet predict", description=DESCRIPTION)
-    overlap = TILE_OVERLAP if config.tile_overlap is None else config.tile_overlap
+    overlap = _overlap(config)
     check_tiles(config.tile, overlap)
     sources = expand_sources(config.source)
     _check_videos(config, sources)
@@ -77,20 +75,21 @@ def run(argv: list[str]) -> None:
     report.check()
 
 
+def _overlap(config: PredictConfig) -> float:
+    return TILE_OVERLAP if config.tile_overlap is None else config.tile_overlap
+
+
 def _check_videos(config: PredictConfig, sources: Sequence[AnySource]) -> None:
     """Refuse what is about videos where there is none, and videos that cannot be read here."""
-    about_videos = {"every": 1, "max_frames": 0, "seconds": 0.0}
     if any(isinstance(source, VideoSource) for source in sources):
         import_av()
         return
-    for name, default in about_videos.items():
-        if getattr(config, name) != default:
-            raise UsageError(f"--{name.replace('_', '-')} is about videos, and none is given")
+    refuse_changed(config, ("every", "max_frames", "seconds"), "without a video")
 
 
 def _tell(report: FolderReport, config: PredictConfig) -> None:
     for text in report.notes.values():
-        print(f"note: {printable(text)}", file=sys.stderr)
+        tell(f"note: {text}")
     say(
         f"{counted(report.num_detections, 'detection')} in {counted(report.num_images, 'image')} "
         f"({report.images_per_second:.1f} images/s)"
@@ -100,13 +99,25 @@ def _tell(report: FolderReport, config: PredictConfig) -> None:
 
 def _why_nothing(detector: Detector, sources: Sequence[AnySource], config: PredictConfig) -> str:
     """The highest score in the first images, which was below the threshold."""
+    own = detector.own_threshold
     places = [s.place for s in sources if isinstance(s, ImageSource) and isinstance(s.place, Path)]
-    detector.postprocess = dataclasses.replace(detector.postprocess, score_threshold=0.0)
     scores: list[float] = []
     for place in places[:LOOKED_AT]:
         with contextlib.suppress(DataError):
-            image = read_image(place, config.max_pixels)
-            scores += detector.predict(image, classes=config.classes).scores[:1].tolist()
+            found = detector.predict(
+                read_image(place, config.max_pixels),
+                classes=config.classes,
+                tta=config.tta,
+                tile=config.tile,
+                tile_overlap=_overlap(config),
+                **asked_postprocess(config) | {"score_threshold": own},
+            )
+            scores += found.scores[:1].tolist()
+    if not scores and own and (places or config.score_threshold <= own):
+        return (
+            f"nothing was found: the file holds no score up to {own:g}; for those export it with "
+            "`effdet export --detections --score-threshold`"
+        )
     if not scores:
         return "nothing was found: try a lower --score-threshold, or other weights"
     where = f" in the first {LOOKED_AT} images" if len(places) > LOOKED_AT else ""
@@ -119,5 +130,5 @@ def _why_nothing(detector: Detector, sources: Sequence[AnySource], config: Predi
 def _next(weights: str) -> str:
     """What one does with a detector that finds what it should."""
     if is_exported(weights):
-        return f"effdet benchmark {shlex.quote(weights)}"
-    return f"effdet export {shlex.quote(weights)} --format onnx"
+        return shlex.join(["effdet", "benchmark", *typed(weights)])
+    return shlex.join(["effdet", "export", weights, "--format", "onnx"])

@@ -157,7 +157,6 @@ def _cause(
     lr_advice: str,
 ) -> str:
     """What most probably is wrong, and what to do about it."""
-    confident = select(results, results.scores > CONFIDENT)
     if not len(truth):
         return (
             f"{ground_truth.name} has no boxes; check --val-annotations and its `annotations` list"
@@ -172,12 +171,20 @@ def _cause(
             "nothing is found at all, not even with a low score; the weights may not be finite or "
             "the score threshold too high: look at the loss and at --score-threshold"
         )
+    confident = select(results, results.scores > CONFIDENT)
     if not len(confident):
         return (
             f"no detection has a score above {CONFIDENT}: it is too early to say, or nothing is "
             "learned; train on, and if the loss does not fall, start from --weights or change --lr"
             + (f" ({lr_advice})" if lr_advice else "")
         )
+    return _cause_of_confident(confident, truth, ground_truth, class_map)
+
+
+def _cause_of_confident(
+    confident: Results, truth: Results, ground_truth: GroundTruth, class_map: ClassMap
+) -> str:
+    """The same, where there are boxes and confident detections."""
     overlap = _overlap(confident, truth)
     met = overlap.any_class >= MATCH
     found_classes = Counter(confident.category_ids.tolist())

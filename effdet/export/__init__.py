@@ -3,10 +3,12 @@
 
 from effdet.export.comparing import Difference, Rows, compare_detections
 from effdet.export.info import ExportInfo
-from effdet.export.running import ExportedNetwork, is_exported, open_exported
+from effdet.export.kinds import ENDINGS, is_exported, typed
+from effdet.export.running import ExportedNetwork, open_exported
 from effdet.export.writing import Exported, export
 
 __all__ = [
+    "ENDINGS",
     "Difference",
     "ExportInfo",
     "Exported",
@@ -16,4 +18,5 @@ __all__ = [
     "export",
     "is_exported",
     "open_exported",
+    "typed",
 ]

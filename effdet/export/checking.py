@@ -2,7 +2,6 @@
 """An exported file is run and held against PyTorch before it gets its name."""
 
 import glob
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from effdet.export.info import ExportInfo
 from effdet.export.running import ExportedNetwork
 from effdet.levels import as_one_level
 from effdet.postprocess import Postprocess
-from effdet.structures import Detections, Target
+from effdet.structures import Target
 
 MOST_TIES = 0.02
 """Part of the detections that may be others for a rounding."""
@@ -60,7 +59,7 @@ def check_inputs(info: ExportInfo, images: str | None, count: int) -> tuple[Tens
     """
     if images is None:
         pixels = [torch.from_numpy(draw("val", i).pixels).permute(2, 0, 1) for i in range(count)]
-        words = f"{count} drawn pictures"
+        words = counted(count, "drawn picture")
     else:
         files = _files(images)[:count]
         pixels = [decode_image(file) for file in files]
@@ -107,17 +106,18 @@ def check_file(
     )
     boxes = scores = 0.0
     total = Difference()
+    targets = [Target.without_boxes(info.model_config.image_size)]
     for image in Bar(inputs.split(1), "checking", disable=None, leave=False):
         logits, all_boxes = network(image)
         levels, deltas = _levels(logits, all_boxes, exported.anchors)
-        expected = reference(levels, deltas, _targets(info))
-        rows = [Rows(scores=logits[0].sigmoid(), boxes=all_boxes[0])]
+        (expected,) = reference(levels, deltas, targets)
+        rows = Rows(scores=logits[0].sigmoid(), boxes=all_boxes[0])
         if not info.has_detections:
             theirs = exported.outputs(image)
-            more = compare_rows(rows, [Rows(scores=theirs[0][0].sigmoid(), boxes=theirs[1][0])])
+            more = compare_rows(rows, Rows(scores=theirs[0][0].sigmoid(), boxes=theirs[1][0]))
             boxes, scores = max(boxes, more[0]), max(scores, more[1])
-        found = process(*exported(image), _targets(info))
-        total += _compare(expected, found, rows, box_tolerance, score_tolerance)
+        (found,) = process(*exported(image), targets)
+        total += compare_detections(expected, found, rows, box_tolerance, score_tolerance)
     return Check(
         pictures=pictures,
         boxes=None if info.has_detections else boxes,
@@ -128,25 +128,6 @@ def check_file(
 
 def _levels(logits: Tensor, boxes: Tensor, anchors: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     return as_one_level(logits), as_one_level(encode_boxes(boxes, anchors))
-
-
-def _targets(info: ExportInfo) -> list[Target]:
-    """As of one image that has the size of the network's input."""
-    return [Target.without_boxes(info.model_config.image_size)]
-
-
-def _compare(
-    expected: Sequence[Detections],
-    found: Sequence[Detections],
-    rows: Sequence[Rows],
-    box_tolerance: float,
-    score_tolerance: float,
-) -> Difference:
-    parts = [
-        compare_detections(e, f, r, box_tolerance, score_tolerance)
-        for e, f, r in zip(expected, found, rows, strict=True)
-    ]
-    return sum(parts, Difference())
 
 
 def judge(check: Check, box_tolerance: float, score_tolerance: float) -> None:
@@ -183,7 +164,7 @@ def judge(check: Check, box_tolerance: float, score_tolerance: float) -> None:
         )
 
 
-def describe(check: Check) -> str:
+def format_check(check: Check) -> str:
     """The check in two lines."""
     found = check.detections
     lines = []

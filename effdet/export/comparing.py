@@ -7,7 +7,6 @@ is looked for among all that the network gave. One that is there is a *tie*; one
 *missing*, and a fault.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -117,20 +116,15 @@ def _is_known(found: Detections, rows: Rows, box_limit: float, score_limit: floa
     return known
 
 
-def compare_rows(
-    expected: Sequence[Rows], found: Sequence[Rows], count: int = 100
-) -> tuple[float, float]:
-    """Largest difference of boxes (pixels) and scores of raw outputs.
+def compare_rows(expected: Rows, found: Rows, count: int = 100) -> tuple[float, float]:
+    """Largest difference of boxes (pixels) and scores of the raw outputs for one image.
 
-    Of the boxes those on the ``count`` best anchors of an image count: a box that nobody is shown
-    may be of any size.
+    Of the boxes those on the ``count`` best anchors count: a box that nobody is shown may be of
+    any size.
     """
-    boxes = scores = 0.0
-    for a, b in zip(expected, found, strict=True):
-        best = a.scores.amax(1).topk(min(count, len(a.scores))).indices
-        boxes = max(boxes, _largest((a.boxes[best] - b.boxes[best]).abs()))
-        scores = max(scores, _largest((a.scores - b.scores).abs()))
-    return boxes, scores
+    best = expected.scores.amax(1).topk(min(count, len(expected.scores))).indices
+    boxes = _largest((expected.boxes[best] - found.boxes[best]).abs())
+    return boxes, _largest((expected.scores - found.scores).abs())
 
 
 def _largest(values: Tensor) -> float:

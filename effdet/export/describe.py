@@ -5,13 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from effdet.anchors import num_anchors
-from effdet.export.info import INPUT, ExportInfo, shapes_of
-from effdet.export.onnx_file import read_onnx
-from effdet.export.openvino_file import read_openvino
-from effdet.export.programs import read_program_info
+from effdet.export.info import INPUT, shapes_of
+from effdet.export.kinds import kind_of
 from effdet.weights.describe import short_list
-
-PROGRAMS = {"torch-export": "program of torch.export", "aoti": "package of AOTInductor"}
 
 
 def describe_exported(path: Path) -> dict[str, Any]:
@@ -21,7 +17,7 @@ def describe_exported(path: Path) -> dict[str, Any]:
         WeightsError: where it is missing, damaged or of another program.
         ExportError: where the package that reads it is missing.
     """
-    form, info = _read(path)
+    form, info = kind_of(path).read(path)
     config = info.model_config
     height, width = config.image_size
     shapes = shapes_of(info, num_anchors(config))
@@ -33,8 +29,8 @@ def describe_exported(path: Path) -> dict[str, Any]:
         "image_size": f"{height} x {width}",
         "mean": list(config.mean),
         "std": list(config.std),
-        "input": _shape(INPUT, shapes.pop(INPUT)),
-        "outputs": [_shape(name, shape) for name, shape in shapes.items()],
+        "input": name_and_shape(INPUT, shapes.pop(INPUT)),
+        "outputs": [name_and_shape(name, shape) for name, shape in shapes.items()],
         "post-processing": info.inside or "none",
         "classes": short_list([name for name in info.class_map.names if name is not None]),
         "weights": info.weights,
@@ -45,15 +41,6 @@ def describe_exported(path: Path) -> dict[str, Any]:
     return {key: value for key, value in about.items() if value != ""}
 
 
-def _read(path: Path) -> tuple[str, ExportInfo]:
-    suffix = path.suffix.lower()
-    if suffix == ".pt2":
-        kind, info = read_program_info(path)
-        return PROGRAMS[kind], info
-    if suffix == ".xml":
-        return "OpenVINO", read_openvino(path)[2]
-    return "ONNX", read_onnx(path)[1]
-
-
-def _shape(name: str, shape: tuple[int | str, ...]) -> str:
+def name_and_shape(name: str, shape: tuple[int | str, ...]) -> str:
+    """An input or output in words, such as ``boxes [1, 100, 4]``."""
     return f"{name} [{', '.join(map(str, shape))}]"

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from effdet.checks import check_choice, check_number, check_text
 from effdet.config import ModelConfig
 from effdet.errors import EffdetError, WeightsError, one_line, printable
-from effdet.flags import checked_values
+from effdet.flags import as_flag, checked_values
 from effdet.settings import PostprocessConfig
 from effdet.settings.export import INSIDE
 from effdet.structures import ClassMap
@@ -36,6 +36,11 @@ OUTPUTS: dict[Outputs, tuple[str, ...]] = {
     "detections": ("boxes", "scores", "labels", "counts"),
 }
 """Names of the input and of the outputs, in their order."""
+
+
+def _version() -> str:
+    # Imported with the others, it would be a circle to mypy, which reads the package's lazy names.
+    return str(importlib.import_module("effdet").__version__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +69,7 @@ class ExportInfo:
     weights_sha256: str
     licence: str = ""
     origin: str = ""
-    toolkit: str = dataclasses.field(default_factory=lambda: _version())
+    toolkit: str = dataclasses.field(default_factory=_version)
 
     def __post_init__(self) -> None:
         check_choice("outputs", self.outputs, list(OUTPUTS))
@@ -130,19 +135,6 @@ class ExportInfo:
         if not self.has_detections:
             return ""
         return " ".join(as_flag(name, getattr(self.postprocess, name)) for name in INSIDE)
-
-
-def as_flag(name: str, value: Any) -> str:
-    """A setting as it is typed: ``--max-detections 100``, ``--no-class-agnostic``."""
-    flag = name.replace("_", "-")
-    if isinstance(value, bool):
-        return f"--{flag}" if value else f"--no-{flag}"
-    return f"--{flag} {value}"
-
-
-def _version() -> str:
-    # Not imported above: the package's own names are made of what stands on this module.
-    return str(importlib.import_module("effdet").__version__)
 
 
 def _parse(text: str) -> Mapping[str, Any]:

@@ -13,24 +13,16 @@ from torch import Tensor, nn
 from effdet.anchors import build_anchors
 from effdet.boxes import clip_boxes, encode_boxes
 from effdet.errors import UsageError, WeightsError, one_line
-from effdet.export.info import ExportInfo, as_flag, shapes_of
-from effdet.export.onnx_file import Runner, onnx_runner
-from effdet.export.openvino_file import openvino_runner
-from effdet.export.programs import program_runner
+from effdet.export.info import ExportInfo, shapes_of
+from effdet.export.kinds import kind_of
+from effdet.export.onnx_file import Runner
+from effdet.flags import as_flag
 from effdet.levels import as_one_level
 from effdet.postprocess import Postprocess, Postprocessing
 from effdet.settings import PostprocessConfig
 from effdet.structures import ClassMap, Detections, Target
 
-SUFFIXES = (".onnx", ".xml", ".pt2")
-"""Ends of the names of exported files."""
-
 Levels = list[Tensor]
-
-
-def is_exported(weights: str | Path) -> bool:
-    """Whether a name is one of an exported file."""
-    return Path(weights).suffix.lower() in SUFFIXES
 
 
 def open_exported(
@@ -39,7 +31,7 @@ def open_exported(
     """An exported file, ready to run on the CPU.
 
     Args:
-        weights: a file that ``effdet export`` wrote.
+        weights: a file that ``effdet export`` wrote; its name ends as the one of such a file.
         trust_code: run a ``.pt2``, which is code.
         device: where it is wanted.
 
@@ -51,11 +43,7 @@ def open_exported(
     path = Path(weights)
     if device is not None and torch.device(device).type != "cpu":
         raise UsageError(f"{path}: exported files run on the CPU here; leave out --device {device}")
-    if path.suffix.lower() == ".pt2":
-        return ExportedNetwork(*program_runner(path, trust_code=trust_code), path)
-    if path.suffix.lower() == ".xml":
-        return ExportedNetwork(*openvino_runner(path), path)
-    return ExportedNetwork(*onnx_runner(path), path)
+    return ExportedNetwork(*kind_of(path).run(path, trust_code), path)
 
 
 class ExportedNetwork(nn.Module):

@@ -11,6 +11,7 @@ from effdet.config import size_pair
 from effdet.errors import ExportError, UsageError
 from effdet.export.checking import Check, check_file, check_inputs, judge
 from effdet.export.info import ExportInfo, shapes_of
+from effdet.export.kinds import ENDINGS, files_of
 from effdet.export.network import DeployedNetwork, to_program
 from effdet.export.onnx_detections import add_detections
 from effdet.export.onnx_file import onnx_content
@@ -24,8 +25,6 @@ from effdet.settings import FOR_PEOPLE, ExportConfig
 from effdet.weights import Checkpoint, load_detector, load_model
 from effdet.weights.digest import sha256_of
 from effdet.weights.download import resolve
-
-ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2", "aoti": ".pt2"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +93,7 @@ def write(network: DeployedNetwork, info: ExportInfo, config: ExportConfig, path
         save_package(program, info, path)
     else:
         model = program_to_onnx(program, config.opset)
-        if info.outputs == "detections":
+        if info.has_detections:
             add_detections(model, info)
         content = onnx_content(model, info)
         if config.format == "onnx":
@@ -117,7 +116,7 @@ def output_files(config: ExportConfig) -> tuple[Path, ...]:
         output = name.with_suffix(ending) if name.exists() else Path(f"{name.name}{ending}")
     if output.suffix != ending:
         raise UsageError(f"--output {output}: a file of --format {config.format} ends in {ending}")
-    files = (output, output.with_suffix(".bin")) if ending == ".xml" else (output,)
+    files = files_of(output)
     for file in files:
         if file.is_dir() or (file.exists() and not config.force):
             raise UsageError(

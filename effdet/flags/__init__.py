@@ -6,7 +6,9 @@ field. Values come, later ones winning, from the defaults, a preset, ``--config 
 """
 
 from effdet.flags.command_line import build, parse
-from effdet.flags.option import option
+from effdet.flags.option import as_flag, flag_name, option
 from effdet.flags.yaml_options import checked_values, load_yaml, save_yaml
 
-__all__ = ["build", "checked_values", "load_yaml", "option", "parse", "save_yaml"]
+__all__ = [
+    "as_flag", "build", "checked_values", "flag_name", "load_yaml", "option", "parse", "save_yaml",
+]  # fmt: skip

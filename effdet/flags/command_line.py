@@ -71,6 +71,25 @@ def parse(
     Raises:
         UsageError: for an unknown option, preset or key, or a value that does not fit.
     """
+    parser = _build_parser(cls, program, description, presets or {}, about_presets or {})
+    given = vars(parser.parse_known(argv)).items()
+    flags: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given}
+    flags.pop("debug", None)
+    values = dict(saved(flags)) if saved is not None else {}
+    values |= (presets or {}).get(flags.pop("preset", ""), {})
+    if "config" in flags:
+        values |= load_yaml(cls, flags.pop("config"))
+    return build(cls, values | flags)
+
+
+def _build_parser(
+    cls: type[Any],
+    program: str,
+    description: str,
+    presets: Mapping[str, Mapping[str, Any]],
+    about_presets: Mapping[str, str],
+) -> _Parser:
+    """With an option for each field of ``cls``, and those that every program has."""
     parser = _Parser(
         prog=program,
         description=description,
@@ -83,8 +102,8 @@ def parse(
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     if presets:
         choice = functools.partial(from_word, Literal[tuple(sorted(presets))])
-        about = about_presets or {}
-        lines = [f"{name}: {about[name]}" if name in about else name for name in sorted(presets)]
+        about = {name: f": {about_presets[name]}" for name in presets if name in about_presets}
+        lines = [name + about.get(name, "") for name in sorted(presets)]
         text = "\n".join(["named set of values:", *lines]).replace("%", "%%")
         parser.add_argument("--preset", type=choice, metavar="NAME", help=text)
     hints = typing.get_type_hints(cls)
@@ -92,18 +111,12 @@ def parse(
         group = parser.add_argument_group(heading) if heading else parser
         for field in fields:
             _add_flag(group, field, hints[field.name])
-    given = vars(parser.parse_known(argv)).items()
-    flags: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given}
-    flags.pop("debug", None)
-    values = dict(saved(flags)) if saved is not None else {}
-    values |= (presets or {}).get(flags.pop("preset", ""), {})
-    if "config" in flags:
-        values |= load_yaml(cls, flags.pop("config"))
-    return build(cls, values | flags)
+    return parser
 
 
 def build(cls: type[Config], values: Mapping[str, Any]) -> Config:
     """``cls(**values)``, with a missing value named as its flag."""
+    # To mypy, Config is any class; only dataclasses are given.
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         if field.default is dataclasses.MISSING and field.name not in values:
             raise UsageError(f"{flag_of(field)} is needed: {field.metadata['help']}")

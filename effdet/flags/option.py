@@ -39,4 +39,16 @@ def flag_of(field: dataclasses.Field[Any]) -> str:
     """Its name on the command line: ``--name``, or NAME where it takes words without a flag."""
     if field.metadata.get("positional"):
         return field.metadata["metavar"] or field.name.upper()
-    return "--" + field.name.replace("_", "-")
+    return flag_name(field.name)
+
+
+def flag_name(name: str) -> str:
+    """``--max-detections`` for the field ``max_detections``."""
+    return "--" + name.replace("_", "-")
+
+
+def as_flag(name: str, value: Any) -> str:
+    """A setting as it is typed: ``--max-detections 100``, ``--no-class-agnostic``."""
+    if isinstance(value, bool):
+        return flag_name(name if value else f"no_{name}")
+    return f"{flag_name(name)} {value}"

@@ -9,6 +9,7 @@ from typing import Any
 from effdet.distributed import pick_device
 from effdet.errors import UsageError
 from effdet.export import ExportedNetwork, is_exported, open_exported
+from effdet.flags import as_flag
 from effdet.inference.predict import Detector, Size
 from effdet.postprocess import Postprocessing
 from effdet.settings import FOR_PEOPLE, PostprocessConfig
@@ -47,13 +48,11 @@ def load(
         ExportError: where a package that runs the file is missing.
     """
     if is_exported(weights):
-        for flag, is_given in (
-            ("--no-use-ema", not use_ema),
-            ("--no-channels-last", not channels_last),
-        ):
-            if is_given:
+        for name, value in (("use_ema", use_ema), ("channels_last", channels_last)):
+            if not value:
                 raise UsageError(
-                    f"{weights}: {flag} does nothing to an exported file; leave it out"
+                    f"{weights}: {as_flag(name, value)} does nothing to an exported file; leave it "
+                    "out"
                 )
         network = open_exported(weights, trust_code=trust_code, device=device)
         if image_size not in (None, network.info.model_config.image_size):
@@ -64,7 +63,13 @@ def load(
     config = checkpoint.model_config
     if image_size is not None:
         config = dataclasses.replace(config, image_size=image_size)
-    return Detector(model.to(pick_device(device)), config, checkpoint.class_map, postprocess)
+    return Detector(
+        model.to(pick_device(device)),
+        config,
+        checkpoint.class_map,
+        postprocess,
+        channels_last=channels_last,
+    )
 
 
 class ExportedDetector(Detector):
@@ -83,6 +88,12 @@ class ExportedDetector(Detector):
     def inside(self) -> str:
         """The post-processing that the file has inside, as options; empty where it has none."""
         return self.model.info.inside
+
+    @property
+    def own_threshold(self) -> float:
+        """That of the post-processing in the file."""
+        info = self.model.info
+        return info.postprocess.score_threshold if info.has_detections else 0.0
 
     def _settle(self, asked: Mapping[str, Any]) -> PostprocessConfig:
         return self.model.settle(self.postprocess, asked)

@@ -34,6 +34,7 @@ class Detector:
         config: size and normalisation of its input, and its anchors.
         class_map: what its classes are called.
         postprocess: how detections are made of its outputs where nothing else is asked for.
+        channels_last: memory format of its inputs, as of its weights.
     """
 
     def __init__(
@@ -42,18 +43,26 @@ class Detector:
         config: ModelConfig,
         class_map: ClassMap,
         postprocess: PostprocessConfig = FOR_PEOPLE,
+        *,
+        channels_last: bool = True,
     ) -> None:
         """Take ``model`` as it is, on its device, and set it to evaluation mode."""
         self.model = model.eval()
         self.config = config
         self.class_map = class_map
         self.postprocess = postprocess
+        self.channels_last = channels_last
         self._anchors_of: dict[tuple[Size, torch.device], Tensor] = {}
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return next((p.device for p in self.model.parameters()), torch.device("cpu"))
+
+    @property
+    def own_threshold(self) -> float:
+        """The score up to which it never has detections, whatever is asked for."""
+        return 0.0
 
     def to(self, device: torch.device | str) -> "Detector":
         """Move the model; returns this same detector."""
@@ -225,7 +234,8 @@ class Detector:
             pixels, scale = letterbox(seen, size, config.mean, config.std)
             inputs.append(pixels)
             targets.append(Target.without_boxes(size_of(image), scale))
-        batch = torch.stack(inputs).to(self.device, memory_format=torch.channels_last)
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        batch = torch.stack(inputs).to(self.device, memory_format=layout)
         found = [one.to("cpu") for one in process(*self.model(batch), targets)]
         if not flip:
             return found

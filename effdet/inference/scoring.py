@@ -23,6 +23,12 @@ from effdet.evaluation import CocoEvaluator, GroundTruth, Metrics, Results, eval
 from effdet.inference.predict import Detector
 from effdet.settings import MAX_PIXELS, Evaluator
 
+Note = Callable[[str], None]
+
+
+def _silent(text: str) -> None:
+    pass
+
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
@@ -54,9 +60,8 @@ def score_split(
     max_bad_images: float = 0.0,
     evaluator: Evaluator = "faster",
     dtype: torch.dtype | None = None,
-    channels_last: bool = True,
     progress: bool = False,
-    note: Callable[[str], None] = lambda text: None,
+    note: Note = _silent,
 ) -> Score:
     """Run a detector over a split, divided among all processes, and score what it finds.
 
@@ -72,7 +77,6 @@ def score_split(
         max_bad_images: part of the images, 0-1, that may be unreadable.
         evaluator: library that computes the figures.
         dtype: mixed-precision type, None for full precision.
-        channels_last: memory format of the images.
         progress: show a bar on stderr.
         note: takes, on the main process, a line for the person who watches.
 
@@ -80,32 +84,20 @@ def score_split(
         DataError: for data that cannot be used, or where no image can be read.
         UsageError: for post-processing that cannot be had.
     """
-    if not distributed.is_main():
-        note = lambda text: None  # noqa: E731
     process = detector.build_postprocess(**(asked or {}))
-    class_map, config = detector.class_map, detector.config
-    table = read_split(files, class_map, follow_links=follow_links)
-    dataset = CocoDataset(
-        table,
-        files.images,
-        class_map=class_map,
-        strict=strict,
-        follow_links=follow_links,
-        max_pixels=max_pixels,
-    )
-    note(f"{files.annotations}: {dataset.report}")
-    truth = GroundTruth.load(table)
-    for text in gaps(truth):
-        note(text)
+    tell = note if distributed.is_main() else _silent
+    dataset, truth = _read(detector, files, strict, follow_links, max_pixels)
+    for text in (f"{files.annotations}: {dataset.report}", *gaps(truth)):
+        tell(text)
     loader = build_eval_loader(
         dataset,
-        EvalTransform(config.image_size, config.mean, config.std),
+        EvalTransform(detector.config.image_size, detector.config.mean, detector.config.std),
         batch_size=batch_size,
         num_workers=distributed.num_workers(workers),
         device=detector.device,
         max_bad_images=max_bad_images,
     )
-    scorer = CocoEvaluator(truth, class_map, evaluator)
+    scorer = CocoEvaluator(truth, detector.class_map, evaluator)
     metrics = evaluate(
         detector.model,
         loader,
@@ -113,14 +105,30 @@ def score_split(
         scorer,
         device=detector.device,
         dtype=dtype,
-        channels_last=channels_last,
+        channels_last=detector.channels_last,
         progress=progress,
     )
     if scorer.num_left_out:
-        note(f"{counted(scorer.num_left_out, 'detection')} left out: the data has no such class")
-    bad = _count_bad(loader, files, metrics, note)
+        tell(f"{counted(scorer.num_left_out, 'detection')} left out: the data has no such class")
+    bad = _count_bad(loader, files, metrics, tell)
     metrics = dataclasses.replace(metrics, bad_images=bad)
     return Score(metrics=metrics, results=scorer.results(), dataset=dataset, truth=truth)
+
+
+def _read(
+    detector: Detector, files: SplitFiles, strict: bool, follow_links: bool, max_pixels: int
+) -> tuple[CocoDataset, GroundTruth]:
+    """The images of a split, and the boxes that are to be found in them."""
+    table = read_split(files, detector.class_map, follow_links=follow_links)
+    dataset = CocoDataset(
+        table,
+        files.images,
+        class_map=detector.class_map,
+        strict=strict,
+        follow_links=follow_links,
+        max_pixels=max_pixels,
+    )
+    return dataset, GroundTruth.load(table)
 
 
 def gaps(truth: GroundTruth) -> list[str]:
@@ -136,9 +144,7 @@ def gaps(truth: GroundTruth) -> list[str]:
     return lines
 
 
-def _count_bad(
-    loader: Loader, files: SplitFiles, metrics: Metrics, note: Callable[[str], None]
-) -> int:
+def _count_bad(loader: Loader, files: SplitFiles, metrics: Metrics, note: Note) -> int:
     """The number of images that could not be read, each of which is named.
 
     Raises:

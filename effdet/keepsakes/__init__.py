@@ -2,7 +2,7 @@
 """What a training run keeps in its folder to be looked at later; :mod:`effdet.report` shows it."""
 
 from effdet.keepsakes.keep import (
-    BEST,
+    BEST_VALIDATION,
     FOLDER,
     LABELS,
     NUM_BATCHES,
@@ -11,4 +11,12 @@ from effdet.keepsakes.keep import (
     validated_images,
 )
 
-__all__ = ["BEST", "FOLDER", "LABELS", "NUM_BATCHES", "Keepsakes", "Validation", "validated_images"]
+__all__ = [
+    "BEST_VALIDATION",
+    "FOLDER",
+    "LABELS",
+    "NUM_BATCHES",
+    "Keepsakes",
+    "Validation",
+    "validated_images",
+]

@@ -25,7 +25,7 @@ from effdet.keepsakes.labels import label_statistics
 from effdet.structures import Batch, ClassMap
 
 FOLDER = "report"
-LABELS, BEST, TRUTH = "labels.json", "best.json", "truth.json"
+LABELS, BEST_VALIDATION, TRUTH = "labels.json", "best.json", "truth.json"
 NUM_BATCHES = 2
 MOST_DETECTIONS = 2_000_000
 """More are not kept: 300 MB, and half a minute to write them."""
@@ -115,7 +115,9 @@ class Keepsakes:
             name = f"detections-{validation.epoch:04d}.json"
             replace_text(folder / TRUTH, json.dumps(_truth(validation)) + "\n")
             write_results(results, folder / name)
-            replace_text(folder / BEST, json.dumps(_describe(validation, name), indent=1) + "\n")
+            replace_text(
+                folder / BEST_VALIDATION, json.dumps(_describe(validation, name), indent=1) + "\n"
+            )
             for path in folder.glob("detections-*.json"):
                 if path.name != name:
                     path.unlink()
@@ -138,7 +140,7 @@ def validated_images(weights: str | Path) -> Path | None:
     """
     folder = Path(weights).parent / FOLDER
     try:
-        best = json.loads((folder / BEST).read_text())
+        best = json.loads((folder / BEST_VALIDATION).read_text())
         truth = json.loads((folder / TRUTH).read_text())
         image = Path(best["images"]) / truth["images"][0]["file_name"]
         return image.parent if image.is_file() else None

@@ -98,7 +98,7 @@ class Lines:
         """Leave the terminal as it was."""
 
 
-class Bar(Lines):
+class Bars(Lines):
     """A bar that moves with each step over a line of values; texts are printed above them."""
 
     def __init__(self) -> None:
@@ -164,7 +164,7 @@ _ON_STDOUT: dict[str, Any] = {"leave": False, "dynamic_ncols": True, "miniters":
 def build_console(kind: ConsoleKind) -> Lines:
     """A bar where ``auto`` finds a terminal, else lines, of which ``dllogger`` prints its own."""
     if kind == "auto" and is_terminal():
-        return Bar()
+        return Bars()
     return Lines(progress=kind != "dllogger")
 
 

@@ -29,6 +29,7 @@ from effdet.report.overview import (
 from effdet.report.run import RunRecord, number, share
 from effdet.report.training import training_figures
 from effdet.report.validation import add_classes, add_confusion, add_curves, add_errors
+from effdet.run_files import BEST
 from effdet.settings.report import ReportConfig
 
 BATCH_SIDE = 1200
@@ -188,9 +189,9 @@ def _add_class_comparison(page: Page, runs: Sequence[RunRecord], config: ReportC
 
 def next_command(run: RunRecord, data: str | None = None) -> str:
     """What is done next with a run; ``data`` is the data folder where it is not the run's."""
-    if not (run.folder / "best.pt").is_file():
+    if not (run.folder / BEST).is_file():
         return shlex.join(["python", "train.py", "--resume", str(run.folder)])
-    words = ["effdet", "export", f"{run.folder}/best.pt", "--format", "onnx"]
+    words = ["effdet", "export", str(run.folder / BEST), "--format", "onnx"]
     with contextlib.suppress(EffdetError):  # the data may be elsewhere
         words += ["--check-images", str(validation_files(run, data).images)]
     return shlex.join(words)

@@ -2,20 +2,17 @@
 """Validate the best weights of a run now, and keep what they find as the run would have."""
 
 import dataclasses
-import sys
-from typing import Any
 
-from effdet import distributed
+from effdet import distributed, flags
 from effdet.data import SplitFiles, locate_split
-from effdet.errors import UsageError, printable
 from effdet.inference import Detector
 from effdet.inference.scoring import score_split
 from effdet.keepsakes import Keepsakes, Validation
+from effdet.names import tell
 from effdet.report.run import RunRecord
-from effdet.settings import PostprocessConfig
+from effdet.run_files import BEST, CONFIG
+from effdet.settings import DataConfig, PostprocessConfig, TrainConfig, select_postprocess
 from effdet.weights import load_detector, load_model
-
-BEST_WEIGHTS = "best.pt"
 
 
 def evaluate_run(run: RunRecord, *, data: str | None = None, device: str | None = None) -> None:
@@ -30,19 +27,24 @@ def evaluate_run(run: RunRecord, *, data: str | None = None, device: str | None 
         WeightsError, DataError: for weights or data that are not there.
         UsageError: where the run's settings cannot be used.
     """
-    weights = run.folder / BEST_WEIGHTS
+    weights = run.folder / BEST
     checkpoint = load_detector(weights)
     model = load_model(checkpoint, weights).to(distributed.pick_device(device))
-    detector = Detector(model, checkpoint.model_config, checkpoint.class_map, _postprocess(run))
+    config = _settings(run)
+    postprocess = select_postprocess(config)
+    detector = Detector(model, checkpoint.model_config, checkpoint.class_map, postprocess)
     score = score_split(
         detector,
         validation_files(run, data),
-        follow_links=run.settings.get("follow_links") is True,
-        max_bad_images=1.0,
+        strict=config.strict_data,
+        follow_links=config.follow_links,
+        max_pixels=config.max_pixels,
+        max_bad_images=config.max_bad_images,
+        evaluator=config.evaluator,
         progress=True,
-        note=_warn,
+        note=tell,
     )
-    keepsakes = Keepsakes(run.folder, _warn)
+    keepsakes = Keepsakes(run.folder, tell)
     keepsakes.hold(score.results)
     keepsakes.keep_best(
         Validation(
@@ -52,10 +54,6 @@ def evaluate_run(run: RunRecord, *, data: str | None = None, device: str | None 
             truth=score.truth,
         )
     )
-
-
-def _warn(text: str) -> None:
-    print(printable(text), file=sys.stderr)
 
 
 def validation_files(run: RunRecord, data: str | None) -> SplitFiles:
@@ -72,10 +70,14 @@ def validation_files(run: RunRecord, data: str | None) -> SplitFiles:
     return locate_split(str(settings.get("data")), split, annotations, images)
 
 
-def _postprocess(run: RunRecord) -> PostprocessConfig:
-    names = {field.name for field in dataclasses.fields(PostprocessConfig)}
-    values: dict[str, Any] = {k: v for k, v in run.settings.items() if k in names}
-    try:
-        return PostprocessConfig(**values)
-    except TypeError as error:
-        raise UsageError(f"{run.folder}/config.yaml: damaged settings of validation") from error
+def _settings(run: RunRecord) -> TrainConfig:
+    """What the run said of its validations; the rest of its settings is not looked at.
+
+    Raises:
+        UsageError: for what cannot be.
+    """
+    bases = (DataConfig, PostprocessConfig)
+    names = {"evaluator", *(field.name for base in bases for field in dataclasses.fields(base))}
+    values = {name: value for name, value in run.settings.items() if name in names}
+    source = run.folder / CONFIG
+    return TrainConfig(**flags.checked_values(TrainConfig, values, source))

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from effdet.errors import EffdetError, UsageError, one_line
-from effdet.keepsakes import BEST, FOLDER, LABELS
+from effdet.keepsakes import BEST_VALIDATION, FOLDER, LABELS
 from effdet.regular_file import open_regular
+from effdet.run_files import CONFIG
 from effdet.yaml_file import read_yaml
 
 MAX_BYTES = 1 << 30
@@ -86,9 +87,9 @@ def read_run(folder: str | Path) -> RunRecord:
     """
     folder = Path(folder)
     notes: list[str] = []
-    if not (folder / "config.yaml").exists() and not (folder / "metrics.csv").exists():
+    if not (folder / CONFIG).exists() and not (folder / "metrics.csv").exists():
         raise UsageError(
-            f"{folder}: no run folder (no config.yaml and no metrics.csv); name a folder that "
+            f"{folder}: no run folder (no {CONFIG} and no metrics.csv); name a folder that "
             "train.py made with --output"
         )
 
@@ -103,13 +104,13 @@ def read_run(folder: str | Path) -> RunRecord:
     return RunRecord(
         folder=folder,
         name=folder.resolve().name,
-        settings=read("config.yaml", _settings, {}, False),
+        settings=read(CONFIG, _settings, {}, False),
         starts=read("environment.json", _list, [], False),
         status=read("status.json", _object, {}, False),
         epochs=read("metrics.csv", _table, [], True),
         steps=read("log.jsonl", _steps, [], False),
         labels=read(f"{FOLDER}/{LABELS}", _objects, {}, True),
-        best=read(f"{FOLDER}/{BEST}", _object, {}, True),
+        best=read(f"{FOLDER}/{BEST_VALIDATION}", _object, {}, True),
         notes=notes,
     )
 

@@ -30,6 +30,7 @@ from effdet.settings.values import (
     Schedule,
     Sink,
     WeightsToValidate,
+    refuse_changed,
 )
 
 __all__ = [
@@ -37,5 +38,5 @@ __all__ = [
     "CheckConfig", "Console", "ConvertConfig", "DataConfig", "DownloadConfig", "Evaluator",
     "ExportConfig", "ExportFormat", "InfoConfig", "Normalizer", "Optimizer", "PostprocessConfig",
     "PredictConfig", "Save", "Schedule", "Sink", "TrainConfig", "ValidateConfig",
-    "WeightsToValidate", "asked_postprocess", "select_postprocess",
+    "WeightsToValidate", "asked_postprocess", "refuse_changed", "select_postprocess",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from effdet.errors import UsageError
 from effdet.flags import option
-from effdet.settings.values import require
+from effdet.settings.values import refuse_changed, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,5 +48,5 @@ class BenchmarkConfig:
             require(self, ("threads",), lambda v: 0 < v <= 1024, "in [1, 1024]")
         if self.data is not None and self.images is not None:
             raise UsageError("give --data or --images, not both")
-        if self.data is None and self.split != "val":
-            raise UsageError("--split does nothing without --data; leave it out")
+        if self.data is None:
+            refuse_changed(self, ("split",), "without --data")

@@ -9,7 +9,7 @@ from effdet.errors import UsageError
 from effdet.flags import option
 from effdet.settings.anchors import parse_anchors
 from effdet.settings.train import DEFAULT_MODEL, MAX_WORKERS
-from effdet.settings.values import MAX_PIXELS, require, require_pixels
+from effdet.settings.values import MAX_PIXELS, refuse_changed, require, require_pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +53,8 @@ class CheckConfig:
             require(self, ("workers",), lambda v: 1 <= v <= MAX_WORKERS, f"in [1, {MAX_WORKERS}]")
         if self.html == "-":
             raise UsageError("--html needs a file; only --json can be printed")
-        if not self.images and self.workers is not None:
-            raise UsageError("--workers does nothing with --no-images; leave it out")
+        if not self.images:
+            refuse_changed(self, ("workers",), "with --no-images")
         _ = self.model_config()
 
     def model_config(self) -> ModelConfig:

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of ``effdet export``."""
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
 from effdet.errors import ExportError, UsageError
 from effdet.flags import option
 from effdet.settings.postprocess import PostprocessConfig
-from effdet.settings.values import NMS, require
+from effdet.settings.values import NMS, refuse_changed, require
 
 ExportFormat = Literal["onnx", "openvino", "torch-export", "aoti"]
 
@@ -71,10 +70,12 @@ class ExportConfig:
         require(self, ("check_count",), lambda v: v > 0, "above 0")
         require(self, ("box_tolerance", "score_tolerance"), lambda v: v > 0, "above 0")
         if self.format in ("torch-export", "aoti"):
-            self._refuse(("detections",), f"with --format {self.format}: only onnx and openvino")
-            self._refuse(("opset",), f"with --format {self.format}")
+            refuse_changed(
+                self, ("detections",), f"with --format {self.format}: only onnx and openvino"
+            )
+            refuse_changed(self, ("opset",), f"with --format {self.format}")
         if not self.detections:
-            self._refuse(INSIDE, "without --detections")
+            refuse_changed(self, INSIDE, "without --detections")
         if self.nms != "hard":
             raise ExportError(
                 f"--nms {self.nms} cannot be put into a file: ONNX knows hard NMS only; export "
@@ -88,10 +89,3 @@ class ExportConfig:
     def postprocess(self) -> PostprocessConfig:
         """What is put inside with ``--detections``."""
         return PostprocessConfig(**{name: getattr(self, name) for name in INSIDE})
-
-    def _refuse(self, names: tuple[str, ...], where: str) -> None:
-        """Refuse options that have no effect."""
-        for field in dataclasses.fields(self):
-            if field.name in names and getattr(self, field.name) != field.default:
-                flag = field.name.replace("_", "-")
-                raise UsageError(f"--{flag} does nothing {where}; leave it out")

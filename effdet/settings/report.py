@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from effdet.errors import UsageError
 from effdet.flags import option
-from effdet.settings.values import require
+from effdet.settings.values import refuse_changed, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,5 +42,5 @@ class ReportConfig:
             raise UsageError("a page about several runs belongs to none of them: give --output")
         if len(self.runs) > 1 and self.data is not None:
             raise UsageError("--data is of one run; give its folder alone")
-        if self.device is not None and not self.evaluate:
-            raise UsageError("--device does nothing without --evaluate; leave it out")
+        if not self.evaluate:
+            refuse_changed(self, ("device",), "without --evaluate")

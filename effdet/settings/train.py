@@ -348,14 +348,6 @@ class TrainConfig(DataConfig, PostprocessConfig):
         assert isinstance(self.batch_size, int)
         return self.batch_size
 
-    @property
-    def lr_advice(self) -> str:
-        """The learning rate, and the one that is usual with this optimizer."""
-        return (
-            f"it is {self.lr:g}; with {self.optimizer}, {USUAL_LR[self.optimizer]:g} is usual; "
-            "both for a global batch of 64"
-        )
-
     def images_per_step(self, processes: int) -> int:
         """The global batch of one optimizer step."""
         return self.images_per_pass * self.accumulate * processes

@@ -8,7 +8,7 @@ from effdet.errors import UsageError
 from effdet.flags import option
 from effdet.settings.data import DataConfig
 from effdet.settings.postprocess import PostprocessConfig
-from effdet.settings.values import AmpDtype, Evaluator, require, require_amp
+from effdet.settings.values import AmpDtype, Evaluator, refuse_changed, require, require_amp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +70,6 @@ class ValidateConfig(DataConfig, PostprocessConfig):
         if self.predictions is not None and self.annotations is None:
             raise UsageError("--predictions needs --annotations, the ground truth to score against")
         if self.predictions is not None:
-            self._refuse_without_effect()
-
-    def _refuse_without_effect(self) -> None:
-        """Refuse options that are about a model where there is none."""
-        used = {"predictions", "annotations", "evaluator", "metrics", "strict_data"}
-        for field in dataclasses.fields(self):
-            if field.name not in used and getattr(self, field.name) != field.default:
-                flag = field.name.replace("_", "-")
-                raise UsageError(f"--{flag} does nothing with --predictions; leave it out")
+            used = {"predictions", "annotations", "evaluator", "metrics", "strict_data"}
+            names = {field.name for field in dataclasses.fields(self)} - used
+            refuse_changed(self, names, "with --predictions")

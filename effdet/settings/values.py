@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Choices of the settings, and checks that several of them share."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from effdet.errors import UsageError
+from effdet.flags import as_flag, flag_name
 
 AmpDtype = Literal["float16", "bfloat16"]
 NMS = Literal["gaussian", "linear", "hard"]
@@ -30,6 +32,26 @@ def require(settings: Any, names: Iterable[str], holds: Callable[[float], bool],
     for name in names:
         if not holds(getattr(settings, name)):
             raise UsageError(f"{name} must be {text}, got {getattr(settings, name)}")
+
+
+def refuse_changed(settings: Any, names: Iterable[str], why: str) -> None:
+    """Refuse options that have no effect.
+
+    Args:
+        settings: a dataclass of :func:`~effdet.flags.option` fields.
+        names: fields that must be as they are by default.
+        why: such as ``without --detections``.
+
+    Raises:
+        UsageError: naming the first that is not.
+    """
+    names = set(names)
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if field.name in names and value != field.default:
+            is_switch = isinstance(value, bool)
+            flag = as_flag(field.name, value) if is_switch else flag_name(field.name)
+            raise UsageError(f"{flag} does nothing {why}; leave it out")
 
 
 def require_pixels(max_pixels: int) -> None:

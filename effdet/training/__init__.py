@@ -21,21 +21,18 @@ from effdet.training.initial import (
     read_initial_weights,
     take_initial_weights,
 )
-from effdet.training.launcher import report
+from effdet.training.launcher import report_to_launcher
 from effdet.training.meter import Meter
 from effdet.training.optimizer import build_optimizer
 from effdet.training.peers import Peers
 from effdet.training.progress import Progress
 from effdet.training.replay import load_batches, save_batches
 from effdet.training.resume import Resumed, Run, goes_on, open_run, saved_settings
-from effdet.training.run_folder import BEST, LAST
 from effdet.training.schedule import RateSchedule, build_schedule
 from effdet.training.telling import conclude, introduce
 from effdet.training.validation import validate
 
 __all__ = [
-    "BEST",
-    "LAST",
     "Attendant",
     "Checkpointer",
     "Control",
@@ -72,7 +69,7 @@ __all__ = [
     "plan_freezing",
     "rate_factors",
     "read_initial_weights",
-    "report",
+    "report_to_launcher",
     "restore",
     "save_batches",
     "saved_settings",

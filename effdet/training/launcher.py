@@ -16,7 +16,7 @@ FIRST_SECONDS = 0.5
 _REPORTED = "reported"
 
 
-def report(line: str) -> bool:
+def report_to_launcher(line: str) -> bool:
     """Tell the launcher of an error, for its summary, and whether this process shall print it.
 
     Only the first error of a group is printed: it is the cause, or the same on all. Where another

@@ -17,12 +17,9 @@ from effdet import distributed, flags
 from effdet.errors import DataError, EffdetError, UsageError, WeightsError
 from effdet.files import check_writable, remove_leftovers
 from effdet.folder_lock import FolderLock
+from effdet.run_files import BEST, CONFIG, LAST, PREVIOUS
 from effdet.settings import SETTLED, TrainConfig
 from effdet.training.run_folder import (
-    BEST,
-    CONFIG,
-    LAST,
-    PREVIOUS,
     create_run_folder,
     has_checkpoints,
     load_resumed,
@@ -88,7 +85,7 @@ def check_same_run(config: TrainConfig, saved: Mapping[str, Any], source: Path) 
     # A file that the run began with may have been given another name since; it is not read again.
     renamed = [n for n in _BEGINNINGS if wanted[n] is not None and saved.get(n) is not None]
     differing = [
-        f"--{name.replace('_', '-')} {wanted[name]} (was {_plain(saved[name])})"
+        f"{flags.flag_name(name)} {wanted[name]} (was {_plain(saved[name])})"
         for name in wanted
         if name in saved
         and name not in (*CHANGEABLE, *renamed)

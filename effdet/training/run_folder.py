@@ -15,11 +15,9 @@ from pathlib import Path
 from effdet.errors import WeightsError
 from effdet.files import keep_old, new_folder
 from effdet.names import file_name
+from effdet.run_files import BEST, LAST, PREVIOUS
 from effdet.weights import Checkpoint, load_checkpoint, save_checkpoint
 from effdet.weights.checkpoint import peek_step
-
-LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
-CONFIG = "config.yaml"
 
 
 def create_run_folder(output: str | None, name: str) -> Path:

@@ -3,6 +3,7 @@
 
 import dataclasses
 import shlex
+from pathlib import Path
 
 import torch
 
@@ -14,12 +15,12 @@ from effdet.data import CocoDataset, Loader
 from effdet.metrics import RunLog
 from effdet.models import trainable_parameters
 from effdet.precision import slow_amp_warning
+from effdet.run_files import BEST
 from effdet.settings import TrainConfig
 from effdet.training.engine import Trainer
 from effdet.training.epochs import out_of_patience
 from effdet.training.progress import Progress
 from effdet.training.resume import Run
-from effdet.training.run_folder import BEST
 
 
 def introduce(
@@ -67,13 +68,26 @@ def conclude(log: RunLog, config: TrainConfig, progress: Progress, run: Run) -> 
     if out_of_patience(config, progress):
         log.say(f"no higher AP in {counted(progress.stale, 'validation')}: the run ends here")
     log.finish({"best_AP": progress.best_ap})
-    tell_bad_images(log, progress)
+    _tell_bad_images(log, progress)
     log.say(f"weights in {run.folder}; validate them with:")
-    log.say(f"    python validate.py --data {config.data} --weights {run.folder}/{BEST}")
+    log.say(f"    {validate_command(config, run.folder)}")
     log.say(f"next: {shlex.join(['effdet', 'report', str(run.folder)])}")
 
 
-def tell_bad_images(log: RunLog, progress: Progress) -> None:
+def validate_command(config: TrainConfig, folder: Path) -> str:
+    """The command that validates the best weights in ``folder`` as the run has done."""
+    words = ["python", "validate.py", "--data", config.data, "--weights", str(folder / BEST)]
+    for flag, value, usual in (
+        ("--split", config.val_split, "val"),
+        ("--annotations", config.val_annotations, None),
+        ("--images", config.val_images, None),
+    ):
+        if value is not None and value != usual:
+            words += [flag, value]
+    return shlex.join([*words, "--follow-links"] if config.follow_links else words)
+
+
+def _tell_bad_images(log: RunLog, progress: Progress) -> None:
     """Say how many images could not be used, if any."""
     train, val = (progress.records[split] for split in ("train", "val"))
     if train.bad:

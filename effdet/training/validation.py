@@ -16,6 +16,7 @@ from effdet.evaluation import (
 )
 from effdet.postprocess import Postprocess
 from effdet.settings import TrainConfig
+from effdet.settings.train import USUAL_LR
 from effdet.structures import ClassMap
 from effdet.training.attendant import Attendant
 from effdet.training.progress import Progress
@@ -75,9 +76,17 @@ def validate(
     better = max(results, key=lambda name: -1.0 if (ap := aps[name]) is None else ap)
     metrics, evaluator = results[better]
     if is_looked_into(config, attendant.progress, aps[better]) and distributed.is_main():
-        left_out, advice = evaluator.num_left_out, config.lr_advice
+        left_out, advice = evaluator.num_left_out, lr_advice(config)
         log.say(diagnose(evaluator.results(), truth, class_map, left_out, lr_advice=advice))
     found = {f"AP_{name}": ap for name, ap in aps.items()}
     if (num_bad := attendant.share_images("val")) > 0:  # of which no box can be found
         found["bad_val_images"] = num_bad
     return {**metrics.figures, "weights": better, **found}, evaluator.results()
+
+
+def lr_advice(config: TrainConfig) -> str:
+    """The learning rate, and the one that is usual with this optimizer."""
+    return (
+        f"it is {config.lr:g}; with {config.optimizer}, {USUAL_LR[config.optimizer]:g} is usual; "
+        "both for a global batch of 64"
+    )

@@ -53,11 +53,11 @@ def test_raw_outputs_count_boxes_of_the_best_anchors_and_all_scores() -> None:
     scores[1, 0] += 0.3
     boxes = BOXES.clone()
     boxes[1] += 7.0
-    theirs = [Rows(scores=scores, boxes=boxes)]
-    assert compare_rows([ROWS], theirs, count=1) == (0.0, pytest.approx(0.3, abs=1e-5))
-    assert compare_rows([ROWS], theirs) == (7.0, pytest.approx(0.3, abs=1e-5))
-    broken = [Rows(scores=SCORES * torch.nan, boxes=BOXES)]
-    assert compare_rows([ROWS], broken)[1] > 1
+    theirs = Rows(scores=scores, boxes=boxes)
+    assert compare_rows(ROWS, theirs, count=1) == (0.0, pytest.approx(0.3, abs=1e-5))
+    assert compare_rows(ROWS, theirs) == (7.0, pytest.approx(0.3, abs=1e-5))
+    broken = Rows(scores=SCORES * torch.nan, boxes=BOXES)
+    assert compare_rows(ROWS, broken)[1] > 1
 
 
 @pytest.mark.parametrize(

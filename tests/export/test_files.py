@@ -298,7 +298,7 @@ def test_a_file_that_differs_is_not_written(
 def test_detections_inside_are_compared_or_nothing_is_written(made: Made, tmp_path: Path) -> None:
     words = {"detections": True, "score_threshold": 0.999999, "check_count": 1}
     output = tmp_path / "a.onnx"
-    with pytest.raises(ExportError, match=r"nothing was found on 1 drawn pictures.*--check-images"):
+    with pytest.raises(ExportError, match=r"nothing was found on 1 drawn picture, so.*--check"):
         export(ExportConfig(weights=str(made.weights), output=str(output), **words))
     assert list(tmp_path.iterdir()) == []
 
@@ -441,6 +441,8 @@ def test_a_program_is_not_loaded_until_it_is_trusted(
         raise AssertionError("the file was loaded")
 
     monkeypatch.setattr(torch.export, "load", touched)
+    with pytest.raises(WeightsError, match=r"a\.bin: exported files end in \.onnx, \.xml, \.pt2"):
+        open_exported("a.bin")
     with pytest.raises(UsageError, match=r"raw\.pt2 is code .* --trust-code"):
         load(made.path("raw.pt2"))
     assert read_program_info(made.path("raw.pt2"))[0] == "torch-export"

@@ -13,7 +13,7 @@ from effdet import cli, flags
 from effdet.commands import predict
 from effdet.errors import DataError, EffdetError, UsageError
 from effdet.inference import Detector
-from effdet.settings import PredictConfig
+from effdet.settings import FOR_PEOPLE, PredictConfig
 from effdet.structures import ClassMap
 
 from .conftest import CONFIG, ColorModel, picture
@@ -52,6 +52,38 @@ def test_where_nothing_is_found_the_highest_score_is_told(
     text = capsys.readouterr().out
     assert "nothing was found: try a lower --score-threshold" in text
     assert "the highest score" not in text
+
+
+def test_a_second_look_is_as_the_first_and_changes_no_setting(
+    photo: Path, tmp_path: Path, detector: Detector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--score-threshold", "0.99", "--tta", "--tile", "150"]
+    run(photo, "--output", tmp_path / "a", *words)
+    looks = detector.model.sizes
+    assert looks[: len(looks) // 2] == looks[len(looks) // 2 :]
+    assert detector.postprocess == FOR_PEOPLE
+    assert "nothing was found: the highest score is" in capsys.readouterr().out
+
+
+def test_a_file_with_a_threshold_of_its_own_is_to_be_exported_again(
+    photo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(Detector, "own_threshold", 0.97)
+    run(photo, "--output", tmp_path / "a", "--score-threshold", "0.99")
+    text = capsys.readouterr().out
+    assert "the file holds no score up to 0.97" in text
+    assert "`effdet export --detections --score-threshold`" in text
+
+
+def test_the_next_command_says_that_code_is_trusted(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["predict", str(photo), "--output", str(tmp_path / "o"), "--weights", "my a.PT2"]
+    cli.run_command([*words, "--trust-code"])
+    assert "next: effdet benchmark 'my a.PT2' --trust-code\n" in capsys.readouterr().out
 
 
 def test_a_class_may_be_named_in_another_case(photo: Path, tmp_path: Path) -> None:
@@ -98,10 +130,10 @@ def test_options_reach_their_parts(photo: Path, tmp_path: Path, detector: Detect
         (["--tile", "10"], "tile must be at least 32 pixels"),
         (["--tile", "64", "--tile-overlap", "1"], "tile_overlap must be in"),
         (["--every", "0"], "every must be above 0"),
-        (["--every", "2"], "--every is about videos, and none is given"),
+        (["--every", "2"], "--every does nothing without a video"),
         (["--max-frames", "-1"], "max_frames must be at least 0"),
         (["--seconds", "nan"], "seconds must be at least 0"),
-        (["--seconds", "3"], "--seconds is about videos, and none is given"),
+        (["--seconds", "3"], "--seconds does nothing without a video"),
         (["--workers", "65"], r"workers must be in \[0, 64\]"),
         (["--save", "png"], "must be one of pictures, json, coco, csv, yolo, crops, found 'png'"),
     ],

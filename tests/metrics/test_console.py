@@ -4,7 +4,7 @@ import threading
 import pytest
 
 from effdet.metrics.console import (
-    Bar,
+    Bars,
     Lines,
     Position,
     build_console,
@@ -61,7 +61,7 @@ def test_dlloggers_console_leaves_steps_and_epochs_to_dllogger(
 def test_a_bar_is_for_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(build_console("auto")) is Lines
     with terminal():
-        assert isinstance(build_console("auto"), Bar)
+        assert isinstance(build_console("auto"), Bars)
         assert type(build_console("lines")) is Lines
         monkeypatch.setenv("TERM", "dumb")
         assert type(build_console("auto")) is Lines
@@ -71,7 +71,7 @@ def test_a_bar_is_for_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_bar_moves_with_each_step_and_shows_the_values() -> None:
     with terminal() as read:
-        bar = Bar()
+        bar = Bars()
         bar.begin_epoch(2, 3, 10)
         assert "epoch 2/3 |  " in read()
         assert bar.bar is not None
@@ -99,7 +99,7 @@ def test_both_lines_fit_80_columns_with_large_numbers() -> None:
         "images_per_second": 1234.5, "data_share": 1.0, "memory": 80e9, "skipped": 123,
     }  # fmt: skip
     with terminal() as read:
-        bar = Bar()
+        bar = Bars()
         bar.begin_epoch(100, 300, 1848)
         bar.show(Position(epoch=100, epochs=300, step=999, steps=1848, left=1e6), large)
         shown = read()
@@ -110,7 +110,7 @@ def test_both_lines_fit_80_columns_with_large_numbers() -> None:
 
 def test_texts_stand_above_the_bar() -> None:
     with terminal() as read:
-        bar = Bar()
+        bar = Bars()
         bar.begin_epoch(1, 3, 10)
         read()
         bar.say("hello")
@@ -127,7 +127,7 @@ def test_texts_stand_above_the_bar() -> None:
 def test_the_bar_starts_no_thread() -> None:
     before = threading.enumerate()  # tqdm's monitor may be one, of another test's bar
     with terminal():
-        bar = Bar()
+        bar = Bars()
         bar.begin_epoch(1, 3, 10)
         bar.tick(1)
         assert threading.enumerate() == before

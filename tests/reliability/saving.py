@@ -38,8 +38,9 @@ from torch import Tensor
 
 from effdet.config import model_config
 from effdet.files import remove_leftovers
+from effdet.run_files import LAST
 from effdet.structures import ClassMap
-from effdet.training.run_folder import LAST, newest_checkpoint, save_last
+from effdet.training.run_folder import newest_checkpoint, save_last
 from effdet.weights import Checkpoint
 from tests.any_weights import any_weights
 

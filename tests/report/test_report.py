@@ -5,14 +5,16 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from effdet import cli
 from effdet.commands import report
 from effdet.errors import DataError, UsageError, WeightsError
+from effdet.inference import Detector
 from effdet.keepsakes import validated_images
-from effdet.report import pictures
+from effdet.report import evaluate, pictures
 from effdet.report.judged import judge
 from effdet.report.run import read_run
 from effdet.settings.report import ReportConfig
@@ -159,6 +161,40 @@ def test_a_run_that_kept_nothing_says_how_to_make_it_and_can(run: Path) -> None:
     assert "Worst images" in sections(run / "report.html")
     again = json.loads((run / "report" / "best.json").read_text())["figures"]
     assert again["AP"] == pytest.approx(figures["AP"], abs=1e-9)
+
+
+def test_a_validation_is_as_the_run_would_have_made_it(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = run / "config.yaml"
+    ours = {
+        "strict_data": "true",
+        "follow_links": "true",
+        "max_pixels": "1234567",
+        "max_bad_images": "0.25",
+        "evaluator": "pycocotools",
+        "score_threshold": "0.123",
+    }
+    lines = [x for x in config.read_text().splitlines() if x.split(":")[0] not in ours]
+    config.write_text("\n".join([*lines, *(f"{k}: {v}" for k, v in ours.items())]) + "\n")
+    asked: dict[str, Any] = {}
+
+    class AskedError(Exception):
+        pass
+
+    def score_split(detector: Detector, *_: object, **words: Any) -> None:
+        asked.update(words, score_threshold=detector.postprocess.score_threshold)
+        raise AskedError
+
+    monkeypatch.setattr(evaluate, "score_split", score_split)
+    with tiny_model(), pytest.raises(AskedError):
+        evaluate.evaluate_run(read_run(run), device="cpu")
+    expected = {"strict": True, "follow_links": True, "max_pixels": 1234567}
+    expected |= {"max_bad_images": 0.25, "evaluator": "pycocotools", "score_threshold": 0.123}
+    assert {name: asked[name] for name in expected} == expected
+    config.write_text("max_bad_images: many\n")
+    with tiny_model(), pytest.raises(UsageError, match=r"config\.yaml: max_bad_images must be"):
+        evaluate.evaluate_run(read_run(run), device="cpu")
 
 
 def test_a_run_that_died_before_its_first_epoch(run: Path) -> None:

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from effdet import distributed
 from effdet.errors import DataError, run
-from effdet.training import Peers, report
+from effdet.training import Peers, report_to_launcher
 
 BAD_STEP = 5
 FOREVER = 1000
@@ -89,7 +89,7 @@ def job(mode: str, timeout: float, folder: Path) -> None:
 def main(mode: str, timeout: str, folder: str) -> None:
     # As in training: the launcher's SIGTERM alone does not end a process at once.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    run(lambda: job(mode, float(timeout), Path(folder)), "effdet", report)
+    run(lambda: job(mode, float(timeout), Path(folder)), "effdet", report_to_launcher)
 
 
 def launch(mode: str, timeout: str, folder: Path) -> None:

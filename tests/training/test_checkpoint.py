@@ -12,9 +12,10 @@ from torch import Tensor
 from effdet.config import model_config
 from effdet.errors import DivergedError, WeightsError
 from effdet.files import WriteError
+from effdet.run_files import BEST, LAST
 from effdet.settings import TrainConfig
 from effdet.structures import ClassMap
-from effdet.training import BEST, LAST, Checkpointer, Progress, seed_epoch, train_one_epoch
+from effdet.training import Checkpointer, Progress, seed_epoch, train_one_epoch
 from effdet.training import checkpoint as checkpoint_module
 from effdet.training.checkpoint import machine
 from effdet.training.engine import Trainer

@@ -14,18 +14,11 @@ from effdet import flags
 from effdet.config import model_config
 from effdet.errors import DataError, UsageError, WeightsError
 from effdet.folder_lock import FolderLock
+from effdet.run_files import BEST, CONFIG, LAST, PREVIOUS
 from effdet.settings import TrainConfig
 from effdet.structures import ClassMap
 from effdet.training.resume import CHANGEABLE, Run, check_same_run, open_run, saved_settings
-from effdet.training.run_folder import (
-    BEST,
-    CONFIG,
-    LAST,
-    PREVIOUS,
-    save_best,
-    save_epoch,
-    save_last,
-)
+from effdet.training.run_folder import save_best, save_epoch, save_last
 from effdet.weights import Checkpoint, save_checkpoint
 from tests.any_weights import any_weights
 

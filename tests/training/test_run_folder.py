@@ -8,11 +8,9 @@ import torch
 
 from effdet.config import model_config
 from effdet.errors import DivergedError, UsageError, WeightsError
+from effdet.run_files import BEST, LAST, PREVIOUS
 from effdet.structures import ClassMap
 from effdet.training.run_folder import (
-    BEST,
-    LAST,
-    PREVIOUS,
     create_run_folder,
     load_resumed,
     newest_checkpoint,
