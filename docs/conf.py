@@ -24,6 +24,9 @@ html_title = f"effdet {release}"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["conf.py"]
 html_theme = "furo"
+smartquotes = False  # which would make a dash of the two of an option
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 
@@ -90,7 +93,7 @@ def _command(cli: Any, name: str) -> Callable[[list[str]], None]:
 
 def _section(title: str, run: Callable[[list[str]], None]) -> str:
     text = io.StringIO()
-    width = mock.patch.dict(os.environ, {"COLUMNS": "100"})
+    width = mock.patch.dict(os.environ, {"COLUMNS": "84"})
     with width, contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
         run(["--help"])
     return f"\n## {title}\n\n```text\n{text.getvalue().rstrip()}\n```\n"

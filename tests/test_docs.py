@@ -135,11 +135,17 @@ def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
         assert resources.found
         assert not [address for address in resources.found if "//" in address]
     assert "--backbone-weights" in (site / "reference" / "commands.html").read_text()
+    dashed = [
+        page for page in site.rglob("*.html") if re.search("\N{EN DASH}[a-z]", page.read_text())
+    ]
+    assert not dashed, "options have lost a dash"
     assert "sigmoid_focal_loss" in (site / "reference" / "python.html").read_text()
 
 
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
-@pytest.mark.parametrize("page", ["index", "custom_data", "check", "reference/python"])
+@pytest.mark.parametrize(
+    "page", ["index", "custom_data", "check", "reference/python", "reference/commands"]
+)
 def test_the_site_fits_a_window(page: str, width: int, site: Path, tmp_path: Path) -> None:
     seen = look(site / f"{page}.html", width, tmp_path)
     assert seen.width <= width, seen.sticks_out

@@ -24,7 +24,7 @@ def run(argv: list[str]) -> None:
         kind = "output" if number else "input"
         say(f"{kind:<15} {name_and_shape(name, shape)}")
     say(f"checked against PyTorch on {written.check.pictures}:")
-    say(format_check(written.check))
+    say(format_check(written.check, written.info.postprocess.score_threshold))
     say(next_commands(config, written))
 
 

@@ -164,8 +164,8 @@ def judge(check: Check, box_tolerance: float, score_tolerance: float) -> None:
         )
 
 
-def format_check(check: Check) -> str:
-    """The check in two lines."""
+def format_check(check: Check, threshold: float) -> str:
+    """The check in two lines; detections are what is scored above ``threshold``."""
     found = check.detections
     lines = []
     if check.boxes is not None and check.scores is not None:
@@ -179,5 +179,7 @@ def format_check(check: Check) -> str:
     if found.ties:
         text += f", {found.ties} others where scores tie"
     if not found.detections:
-        text += " found on these pictures: give --check-images with images of your own"
+        text += (
+            f" on these pictures (scores above {threshold:g}): the raw outputs alone were compared"
+        )
     return "\n".join([*lines, f"detections      {text}"])
