@@ -394,7 +394,7 @@ def test_the_command_says_what_was_lost_and_what_is_next(
     assert "        1 crowd regions, left out\n" in said
     assert "gaps between category ids" in said
     assert said.endswith(f"next: effdet check {tmp_path / 'out'}\n")
-    with pytest.raises(UsageError, match="is not empty; give another folder"):
+    with pytest.raises(UsageError, match=r"^OUTPUT .* is not empty; give another folder"):
         cli.run_command(words)
     back = ["convert-data", str(tmp_path / "out"), str(tmp_path / "back"), "--to", "coco"]
     cli.run_command([*back, "--images", "none"])
@@ -403,9 +403,24 @@ def test_the_command_says_what_was_lost_and_what_is_next(
     assert "without images: " in said
 
 
+@pytest.mark.parametrize("name", [" dog ", "do\ng"])
+def test_a_class_that_yolo_would_not_read_again_is_refused(
+    tmp_path: Path, content: dict[str, Any], name: str
+) -> None:
+    content["categories"][0]["name"] = name
+    with pytest.raises(DataError, match=r"cannot stand in data\.yaml"):
+        convert_data(write_coco(tmp_path / "coco", content), tmp_path / "out", "yolo")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_output_is_refused() -> None:
+    with pytest.raises(UsageError, match="OUTPUT is empty; name a folder"):
+        cli.run_command(["convert-data", "a", "", "--to", "coco"])
+
+
 @pytest.mark.parametrize("words", [["--val-share", "1"], ["--seed", "-1"], ["--to", "csv"]])
 def test_values_that_cannot_be_are_refused(words: list[str]) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=f"^(argument )?{words[0]}"):
         cli.run_command(["convert-data", "a", "b", "--to", "coco", *words])
 
 

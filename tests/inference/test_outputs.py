@@ -151,6 +151,14 @@ def test_yolo_labels_are_shares_of_the_image(
     assert read_yaml(output / "data.yaml")["names"].value == ["red thing", "blue thing"]
 
 
+def test_two_classes_of_one_name_are_refused_by_yolo(
+    detector: Detector, photos: list[Path], tmp_path: Path
+) -> None:
+    detector.class_map = ClassMap(("con", None, "con"), (4, None, 9))
+    with pytest.raises(DataError, match="two classes of the model have the name 'con'"):
+        predict_to_folder(detector, photos, tmp_path / "out", save=["yolo"])
+
+
 def test_crops_show_the_detections(detector: Detector, photos: list[Path], tmp_path: Path) -> None:
     detector.class_map = ClassMap(("../up", None, "con"), (4, None, 9))
     predict_to_folder(detector, photos, tmp_path / "out", save=["crops"])
