@@ -403,6 +403,19 @@ def test_the_command_says_what_was_lost_and_what_is_next(
     assert "without images: " in said
 
 
+@pytest.mark.parametrize("how", ["copy", "none"])
+def test_images_that_yolo_would_not_find_are_refused(
+    tmp_path: Path, content: dict[str, Any], how: Any
+) -> None:
+    source = write_coco(tmp_path / "coco", content)
+    (source / "train" / "c.jpg").rename(source / "train" / "noext")
+    content["images"][2]["file_name"] = "noext"
+    text(source / "annotations" / "instances_train.json", json.dumps(content))
+    with pytest.raises(DataError, match=r"1 image without a usual ending, .*: noext; give .*\.png"):
+        convert_data(source, tmp_path / "out", "yolo", images=how)
+    assert set(convert_data(source, tmp_path / "out", "coco").images) == {"train"}
+
+
 @pytest.mark.parametrize("name", [" dog ", "do\ng"])
 def test_a_class_that_yolo_would_not_read_again_is_refused(
     tmp_path: Path, content: dict[str, Any], name: str
