@@ -5,6 +5,7 @@ import contextlib
 import errno
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -41,48 +42,60 @@ def new_folder(output: str | Path, advice: str) -> Path:
         UsageError: where it holds something or cannot be made.
     """
     folder = Path(output)
+    _refuse_taken(folder, "--output", advice)
+    _make(folder, folder, "--output")
+    return folder
+
+
+def _refuse_taken(folder: Path, called: str, advice: str) -> None:
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             kind = "is not empty" if folder.is_dir() else "is not a folder"
-            raise UsageError(f"--output {folder} exists and {kind}; {advice}")
+            raise UsageError(f"{called} {folder} exists and {kind}; {advice}")
+    except OSError as error:
+        raise UsageError(f"{called} {folder} cannot be read: {error.strerror}") from error
+
+
+def _make(folder: Path, wanted: Path, called: str) -> None:
+    """Make ``folder`` and those above it, for the one that is ``wanted``."""
+    try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--output {folder} cannot be made: {error.strerror}") from error
-    return folder
+        raise UsageError(f"{called} {wanted} cannot be made: {error.strerror}") from error
 
 
 @contextlib.contextmanager
 def whole_folder(output: str | Path, advice: str) -> Iterator[Path]:
     """A folder to fill, which is called ``output`` when all of it is written.
 
-    Until then it is ``.NAME.part`` beside that. After an error nothing is left; what a killed
-    process leaves has not the name, and goes when the same is written again.
+    Until then it is ``.NAME.XXXXXXXX.part`` beside that, a name that nothing else has. After an
+    error nothing is left; what a killed process leaves has not the name.
 
     Args:
-        output: a folder that does not exist or is empty.
+        output: a folder that does not exist or is empty; messages call it OUTPUT.
         advice: what to do where there is something in it already.
 
     Raises:
         UsageError: where it holds something or cannot be made.
         WriteError: where the filled folder cannot get its name.
     """
+    _refuse_taken(Path(output), "OUTPUT", advice)
     folder = Path(output).resolve()
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    new_folder(output, advice)
-    part = folder.with_name(f".{folder.name}.part")
+    made = [path for path in folder.parents if not path.exists()]
+    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:
-        shutil.rmtree(part, ignore_errors=True)
+        _make(folder.parent, Path(output), "OUTPUT")
         try:
             part.mkdir()
         except OSError as error:
             raise write_error(part, error) from error
-        yield part
         try:
-            part.replace(folder)
-        except OSError as error:
-            raise write_error(Path(output), error) from error
+            yield part
+            _replace(part, folder)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
     except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
         for path in made:
             with contextlib.suppress(OSError):
                 path.rmdir()

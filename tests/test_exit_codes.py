@@ -66,7 +66,7 @@ def status(folder: Path) -> dict[str, Any]:
 
 def documented() -> set[int]:
     """The codes of the README's table."""
-    text = (ROOT / "README.md").read_text().split("### Exit codes")[1].split("\n#")[0]
+    text = (ROOT / "README.md").read_text().split("## Exit codes")[1].split("\n#")[0]
     rows = re.findall(r"^\| ([\d, ]+) \|", text, flags=re.MULTILINE)
     return {int(code) for row in rows for code in row.split(",")}
 

@@ -39,7 +39,8 @@ def refuse_way_out(path: Path, within: Path | None, faults: Faults) -> bool:
     """Whether ``path`` leaves the folder ``within`` by a link, which is a fault then."""
     found = way_out(path, within)
     if found is not None:
-        faults.add("link", printable(str(path)), EXPECTED, found)
+        place = printable(str(path))
+        faults.add("link", "the file" if place == faults.file else place, EXPECTED, found)
     return found is not None
 
 

@@ -15,7 +15,7 @@ VAL_SHARE, FEW_SHARE = "0.2", "0.5"
 
 
 def next_command(report: CheckReport, options: Sequence[str]) -> str:
-    """What to do next: mend, make the split that is missing, or train.
+    """What to do next: mend, make the split that is missing, check the rest, or train.
 
     Args:
         report: what was found.
@@ -32,6 +32,9 @@ def next_command(report: CheckReport, options: Sequence[str]) -> str:
         if images == 1:
             return f"add images (there is 1; training and validation need one each), {again}"
         return shlex.join(_set_apart(report, FEW_SHARE if images == 2 else VAL_SHARE, options))
+    if not {train, val} <= {split.name for split in report.splits}:
+        words = ["effdet", "check", report.data]
+        return shlex.join(words + ["--follow-links"] * ("--follow-links" in options))
     return shlex.join(_train(report, train, val, options))
 
 

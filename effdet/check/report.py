@@ -22,7 +22,7 @@ from effdet.counts import counted
 from effdet.data import find_splits
 from effdet.data.formats import SplitFiles
 from effdet.data.formats.split import training_split, validation_split
-from effdet.errors import DataError, nearest, printable
+from effdet.errors import DataError, UsageError, nearest, printable
 
 FORMAT, VERSION = "effdet-check", 1
 """Of the JSON; the version changes where a program that reads it would have to."""
@@ -124,7 +124,8 @@ def check_data(
         examples: of each finding.
 
     Raises:
-        DataError: where there is no such folder or split.
+        DataError: where there is no such folder.
+        UsageError: where there is no such split.
     """
     findings = Findings(examples)
     files = find_splits(data)
@@ -169,9 +170,7 @@ def _check_images(
 def _choose(files: Mapping[str, SplitFiles], splits: Sequence[str]) -> list[SplitFiles]:
     for name in splits:
         if name not in files:
-            raise DataError(
-                f"no split {printable(name)!r}{nearest(name, files)}; there are {', '.join(files)}"
-            )
+            raise UsageError(f"--splits: no split {printable(name)!r}{nearest(name, files)}")
     chosen = [files[name] for name in splits] if splits else list(files.values())
     train = training_split(files)
     return sorted(chosen, key=lambda f: (f.name != train, f.name == "test"))

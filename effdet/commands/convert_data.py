@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """``effdet convert-data``."""
 
+import contextlib
 import shlex
+import signal
+from collections.abc import Iterator
+from types import FrameType
 
 from effdet import flags
 from effdet.counts import counted
 from effdet.data.convert import Conversion, convert_data
 from effdet.data.formats.split import TITLES
+from effdet.errors import SignalError
 from effdet.names import say
 from effdet.settings.convert_data import ConvertDataConfig
 
@@ -26,19 +31,40 @@ def run(argv: list[str]) -> None:
     config = flags.parse(
         ConvertDataConfig, argv, program="effdet convert-data", description=DESCRIPTION
     )
-    conversion = convert_data(
-        config.source,
-        config.output,
-        config.to,
-        images=config.images,
-        val_share=config.val_share,
-        seed=config.seed,
-        follow_links=config.follow_links,
-    )
+    with _signals_raise():
+        conversion = convert_data(
+            config.source,
+            config.output,
+            config.to,
+            images=config.images,
+            val_share=config.val_share,
+            seed=config.seed,
+            follow_links=config.follow_links,
+        )
     say(format_conversion(conversion, config.to))
     if config.images == "none":
         say("without images: put them where the annotations name them")
     say(f"next: {shlex.join(['effdet', 'check', config.output])}")
+
+
+@contextlib.contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Let the first signal that asks to end be an error, after which nothing half is left."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for other in handlers:
+            signal.signal(other, signal.SIG_IGN)
+        raise SignalError(number, f"ended by {signal.Signals(number).name}")
+
+    both = (signal.SIGTERM, signal.SIGHUP)
+    handlers = {n: signal.getsignal(n) for n in both if signal.getsignal(n) != signal.SIG_IGN}
+    try:
+        for number in handlers:
+            signal.signal(number, end)
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def format_conversion(conversion: Conversion, to: str) -> str:

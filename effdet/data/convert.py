@@ -12,10 +12,12 @@ import numpy as np
 
 from effdet.annotations import AnnotationTable, Faults, Names, check_image_files, check_names
 from effdet.bars import Bar
+from effdet.counts import counted
 from effdet.data.formats import SplitFiles, read_split, write_coco, write_voc, write_yolo
 from effdet.data.formats.header_sizes import read_sizes
 from effdet.data.formats.split import FOLDERS, TITLES, listed, training_split, validation_split
 from effdet.data.formats.writing import SplitToWrite, Writer
+from effdet.data.image_file import IMAGE_SUFFIXES
 from effdet.data.locate import find_splits
 from effdet.data.set_apart import draw_apart, rows_of
 from effdet.errors import DataError, UsageError
@@ -89,6 +91,8 @@ def convert_data(
         splits = _known(splits, to)
     for split in splits:
         _check(split, to, images, follow_links)
+        if to == "yolo":
+            _check_suffixes(split)
     with whole_folder(output, "give another folder") as folder:
         lost = _write(folder, splits, to, images)
     return Conversion(
@@ -180,6 +184,16 @@ def _check(split: _Split, to: WrittenFormat, images: ImageFiles, follow_links: b
     if to == "yolo" and images != "none" and split.files.format != "yolo":
         _check_sizes(split, names, faults)
         faults.raise_if_any("; YOLO has no sizes: boxes would lie elsewhere")
+
+
+def _check_suffixes(split: _Split) -> None:
+    """Refuse images that YOLO's readers would not find: they look for the usual endings."""
+    odd = [name for name in split.table.file_names if not name.lower().endswith(IMAGE_SUFFIXES)]
+    if odd:
+        raise DataError(
+            f"{split.table.name}: {counted(len(odd), 'image')} without a usual ending, by which "
+            f"YOLO finds images: {listed(odd)}; give them one of {', '.join(IMAGE_SUFFIXES)}"
+        )
 
 
 def _check_sizes(split: _Split, names: Sequence[str], faults: Faults) -> None:

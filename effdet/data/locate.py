@@ -141,7 +141,12 @@ def _split_of(data: str | Path, split: str) -> SplitFiles:
         folder = resolve_data(data)
         kind = find_format(folder)
         if kind == "coco":
-            return coco.find_split(folder, split)
+            try:
+                return coco.find_split(folder, split)
+            except DataError as error:
+                if our_word(split) != "val" or list(coco.find(folder)) != ["train"]:
+                    raise
+                raise DataError(f"{error}{ADVICE}") from error
         splits = FORMATS[kind].find(folder)
     if (ours := our_word(split)) in splits:
         return splits[ours]

@@ -73,6 +73,9 @@ def resolve_data(data: str | Path) -> Path:
         return Path(data)
     if str(data) == NAME:
         return ensure_shapes()
+    if Path(data).is_file():
+        folder = Path(data).parent
+        raise DataError(f"{data}: a file, expected a data folder, such as that it is in: {folder}")
     raise DataError(f"{data}: no such data folder (a path, or {NAME!r} for the built-in set)")
 
 

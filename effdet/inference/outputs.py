@@ -16,6 +16,7 @@ import numpy as np
 from effdet.boxes import clip_boxes
 from effdet.data.transforms import size_of
 from effdet.drawing import save_picture, to_picture
+from effdet.errors import DataError, shown
 from effdet.inference.draw import draw
 from effdet.inference.naming import OutputNames
 from effdet.inference.reading import Picture
@@ -118,6 +119,13 @@ class YoloLabels(Output):
 
     def add(self, picture: Picture, found: Detections) -> None:
         """Write the labels of an image or a frame."""
+        names = [self._class_map.name(label) for label in self._class_map.named]
+        if not self._is_begun and len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise DataError(
+                f"--save yolo: two classes of the model have the name {shown(twice)}, and "
+                "data.yaml has one for each class; --save json or coco keep them apart by ids"
+            )
         labels = self._folder / "labels"
         name = self._names.of(picture.source, ".txt")
         if picture.frame is not None:
@@ -127,7 +135,6 @@ class YoloLabels(Output):
         (labels / name).write_text(text, encoding="utf-8")
         if not self._is_begun:
             self._is_begun = True
-            names = [self._class_map.name(label) for label in self._class_map.named]
             content = dump_yaml({"names": names})
             (self._folder / "data.yaml").write_text(content, encoding="utf-8")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from effdet.config import ModelConfig, model_config, size_pair
-from effdet.errors import UsageError
+from effdet.errors import UsageError, shown
 from effdet.flags import option
 from effdet.settings.anchors import parse_anchors
 from effdet.settings.train import DEFAULT_MODEL, MAX_WORKERS
@@ -55,6 +55,9 @@ class CheckConfig:
             raise UsageError("--html needs a file; only --json can be printed")
         if not self.images:
             refuse_changed(self, ("workers",), "with --no-images")
+        for name in self.splits:
+            if self.splits.count(name) > 1:
+                raise UsageError(f"--splits: {shown(name)} stands there twice; name it once")
         _ = self.model_config()
 
     def model_config(self) -> ModelConfig:

@@ -4,8 +4,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from effdet.errors import UsageError
 from effdet.flags import option
-from effdet.settings.values import require
 
 WrittenFormat = Literal["coco", "voc", "yolo"]
 ImageFiles = Literal["copy", "link", "none"]
@@ -32,5 +32,9 @@ class ConvertDataConfig:
     )
 
     def __post_init__(self) -> None:
-        require(self, ("val_share",), lambda v: 0 <= v < 1, "in [0, 1)")
-        require(self, ("seed",), lambda v: v >= 0, "0 or more")
+        if not self.output:
+            raise UsageError("OUTPUT is empty; name a folder to create")
+        if not 0 <= self.val_share < 1:
+            raise UsageError(f"--val-share must be in [0, 1), got {self.val_share:g}")
+        if self.seed < 0:
+            raise UsageError(f"--seed must be 0 or more, got {self.seed}")

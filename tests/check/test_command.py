@@ -174,8 +174,13 @@ def test_options_have_their_effect(data: DataSet, capsys: pytest.CaptureFixture[
     assert without[""]["images_decoded"] is False
     few = found(capsys, data.folder, "--max-pixels", "5000")
     assert few["images.too_large"]["count"] == 15
-    with pytest.raises(DataError, match="no split 'vall'; did you mean val"):
-        run(capsys, data.folder, "--splits", "vall")
+    for words, text in (
+        (["vall"], "--splits: no split 'vall'; did you mean val"),
+        (["nope"], "--splits: no split 'nope'; known: train, val$"),
+        (["train", "train"], "--splits: 'train' stands there twice; name it once"),
+    ):
+        with pytest.raises(UsageError, match=text):
+            run(capsys, data.folder, "--splits", *words)
     with pytest.raises(UsageError, match="--workers does nothing with --no-images"):
         run(capsys, data.folder, "--no-images", "--workers", "2")
 

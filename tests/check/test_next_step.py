@@ -54,6 +54,16 @@ def in_csv(coco: Path, folder: Path) -> Path:
     return folder
 
 
+def test_a_check_of_one_split_leads_to_that_of_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["effdet", "check", str(tiny_coco(tmp_path / "coco", images=4))]
+    for split in ("train", "val"):
+        assert next_of([*words, "--splits", split], capsys) == words
+    for splits in ([], ["--splits", "train", "val"]):
+        assert next_of([*words, *splits], capsys)[:2] == ["python", "train.py"]
+
+
 @pytest.mark.parametrize("form", ["coco", "voc", "yolo", "csv"])
 def test_a_folder_without_a_split_is_led_to_training(
     form: str,

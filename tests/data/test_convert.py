@@ -2,6 +2,7 @@
 """Data sets in other formats and back: what stays the same, and what is said to be lost."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -261,29 +262,65 @@ def test_nothing_is_left_of_what_is_refused_while_it_is_written(
         assert everything_in(tmp_path) == before
 
 
+PROGRAM = """
+import os, shutil, sys
+from effdet import errors
+from effdet.cli import run_command
+done = []
+copy_file = shutil.copyfile
+def copy(source, target):
+    done.append(copy_file(source, target))
+    if len(done) == 2:
+        os.kill(os.getpid(), int(sys.argv[1]))
+shutil.copyfile = copy
+errors.run(lambda: run_command(sys.argv[2:]), "effdet")
+"""
+
+
+def convert_and_kill(number: int, source: Path, output: Path, to: str) -> subprocess.Popen[str]:
+    words = ["convert-data", str(source), str(output), "--to", to]
+    program = [sys.executable, "-c", PROGRAM, str(number), *words]
+    return subprocess.Popen(
+        program, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True
+    )
+
+
 @pytest.mark.parametrize("to", sorted(WRITERS))
 def test_what_a_killed_process_leaves_does_not_look_complete(
     tmp_path: Path, content: dict[str, Any], to: Any
 ) -> None:
     source = write_coco(tmp_path / "coco", content)
-    program = f"""
-import os, shutil
-from effdet.data.convert import convert_data
-done = []
-def copy(source, target):
-    done.append(target)
-    if len(done) == 2:
-        os.kill(os.getpid(), 9)
-shutil.copyfile = copy
-convert_data({str(source)!r}, {str(tmp_path / "out")!r}, {to!r})
-"""
-    died = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2])
-    assert died.returncode == -9
-    assert not any((tmp_path / "out").iterdir())
-    assert (tmp_path / ".out.part").is_dir()
+    died = convert_and_kill(signal.SIGKILL, source, tmp_path / "out", to)
+    assert died.wait() == -9
+    assert not (tmp_path / "out").exists()
+    (left,) = tmp_path.glob(".out.*.part")
     convert_data(source, tmp_path / "out", to)
     assert len(boxes_of(tmp_path / "out")[1]) == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["coco", "out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [left.name, "coco", "out"]
+
+
+@pytest.mark.parametrize("output", ["out", "empty", "deep/er"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_nothing(
+    tmp_path: Path, content: dict[str, Any], number: signal.Signals, output: str
+) -> None:
+    source = write_coco(tmp_path / "coco", content)
+    (tmp_path / "empty").mkdir()
+    before = everything_in(tmp_path)
+    ended = convert_and_kill(number, source, tmp_path / output, "yolo")
+    assert f"effdet: error: ended by {number.name}\n" in ended.communicate()[1]
+    assert ended.returncode == 128 + number
+    assert everything_in(tmp_path) == before
+
+
+def test_folders_of_others_are_left(tmp_path: Path, content: dict[str, Any]) -> None:
+    source = write_coco(tmp_path / "coco", content)
+    mine = text(tmp_path / ".out.part" / "mine.txt", "mine")
+    (tmp_path / "out").mkdir()
+    convert_data(source, tmp_path / "out", "yolo")
+    assert mine.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.part", "coco", "out"]
+    assert (tmp_path / "out").stat().st_mode == source.stat().st_mode
 
 
 def test_an_image_that_cannot_be_read_is_refused_by_yolo(
@@ -357,7 +394,7 @@ def test_the_command_says_what_was_lost_and_what_is_next(
     assert "        1 crowd regions, left out\n" in said
     assert "gaps between category ids" in said
     assert said.endswith(f"next: effdet check {tmp_path / 'out'}\n")
-    with pytest.raises(UsageError, match="is not empty; give another folder"):
+    with pytest.raises(UsageError, match=r"^OUTPUT .* is not empty; give another folder"):
         cli.run_command(words)
     back = ["convert-data", str(tmp_path / "out"), str(tmp_path / "back"), "--to", "coco"]
     cli.run_command([*back, "--images", "none"])
@@ -366,9 +403,37 @@ def test_the_command_says_what_was_lost_and_what_is_next(
     assert "without images: " in said
 
 
+@pytest.mark.parametrize("how", ["copy", "none"])
+def test_images_that_yolo_would_not_find_are_refused(
+    tmp_path: Path, content: dict[str, Any], how: Any
+) -> None:
+    source = write_coco(tmp_path / "coco", content)
+    (source / "train" / "c.jpg").rename(source / "train" / "noext")
+    content["images"][2]["file_name"] = "noext"
+    text(source / "annotations" / "instances_train.json", json.dumps(content))
+    with pytest.raises(DataError, match=r"1 image without a usual ending, .*: noext; give .*\.png"):
+        convert_data(source, tmp_path / "out", "yolo", images=how)
+    assert set(convert_data(source, tmp_path / "out", "coco").images) == {"train"}
+
+
+@pytest.mark.parametrize("name", [" dog ", "do\ng"])
+def test_a_class_that_yolo_would_not_read_again_is_refused(
+    tmp_path: Path, content: dict[str, Any], name: str
+) -> None:
+    content["categories"][0]["name"] = name
+    with pytest.raises(DataError, match=r"cannot stand in data\.yaml"):
+        convert_data(write_coco(tmp_path / "coco", content), tmp_path / "out", "yolo")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_output_is_refused() -> None:
+    with pytest.raises(UsageError, match="OUTPUT is empty; name a folder"):
+        cli.run_command(["convert-data", "a", "", "--to", "coco"])
+
+
 @pytest.mark.parametrize("words", [["--val-share", "1"], ["--seed", "-1"], ["--to", "csv"]])
 def test_values_that_cannot_be_are_refused(words: list[str]) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=f"^(argument )?{words[0]}"):
         cli.run_command(["convert-data", "a", "b", "--to", "coco", *words])
 
 

@@ -146,3 +146,20 @@ def test_a_data_file_that_names_no_split_is_refused(tmp_path: Path) -> None:
     for data in (tmp_path, tmp_path / "data.yaml"):
         with pytest.raises(DataError, match=r"names no split; expected one of train, val, test$"):
             find_splits(data)
+
+
+def test_a_file_is_no_data_folder(tmp_path: Path) -> None:
+    file = tmp_path / "boxes.csv"
+    file.write_text("a.jpg,1,2,3,4,dog")
+    with pytest.raises(
+        DataError, match=f"boxes.csv: a file, expected a data folder.*: {tmp_path}$"
+    ):
+        find_splits(file)
+
+
+def test_coco_without_val_is_told_how_to_set_it_apart(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "instances_train.json").write_text("{}")
+    with pytest.raises(DataError, match=r"no such annotation file; .*--val-share 0\.2 sets"):
+        locate_split(tmp_path, "val")

@@ -151,6 +151,14 @@ def test_yolo_labels_are_shares_of_the_image(
     assert read_yaml(output / "data.yaml")["names"].value == ["red thing", "blue thing"]
 
 
+def test_two_classes_of_one_name_are_refused_by_yolo(
+    detector: Detector, photos: list[Path], tmp_path: Path
+) -> None:
+    detector.class_map = ClassMap(("con", None, "con"), (4, None, 9))
+    with pytest.raises(DataError, match="two classes of the model have the name 'con'"):
+        predict_to_folder(detector, photos, tmp_path / "out", save=["yolo"])
+
+
 def test_crops_show_the_detections(detector: Detector, photos: list[Path], tmp_path: Path) -> None:
     detector.class_map = ClassMap(("../up", None, "con"), (4, None, 9))
     predict_to_folder(detector, photos, tmp_path / "out", save=["crops"])
@@ -243,7 +251,7 @@ def test_of_a_video_that_ends_early_all_before_is_kept(
 
 def test_of_a_video_that_is_none_nothing_is_left_behind(detector: Detector, tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_text("no video")
-    with pytest.raises(DataError, match=r"1 of 1 images could not be read: .*broken\.mp4"):
+    with pytest.raises(DataError, match=r"1 of 1 image could not be read: .*broken\.mp4"):
         predict_to_folder(detector, expand_sources([tmp_path / "broken.mp4"]), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

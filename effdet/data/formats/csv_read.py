@@ -21,7 +21,7 @@ from effdet.data.formats.building import (
 )
 from effdet.data.formats.class_ids import ids_of, is_name, names_for
 from effdet.data.formats.csv_table import COLUMNS, NEEDED, Header, header_of
-from effdet.data.formats.split import SplitFiles, our_word
+from effdet.data.formats.split import FOLDERS, SplitFiles, our_word
 from effdet.data.formats.text_fields import number, side
 from effdet.errors import DataError, shown
 from effdet.regular_file import open_regular
@@ -87,11 +87,21 @@ class _Reader:
             self._faults.add("fields", f"line {line}", expected, str(len(fields)))
             return
         values = {name: fields[k].strip() for name, k in self._header.columns.items()}
-        if "split" in values and our_word(values["split"]) != self._files.name:
-            if is_name(values["class"]):
-                self.other_classes.add(values["class"])
-            return
-        self._take(line, values)
+        if self._is_here(line, values.get("split")):
+            self._take(line, values)
+        elif is_name(values["class"]):
+            self.other_classes.add(values["class"])
+
+    def _is_here(self, line: int, split: str | None) -> bool:
+        """Whether a line of this ``split`` is to be read; one that no split reads is a fault."""
+        if split is None or (word := our_word(split)) == self._files.name:
+            return True
+        if word not in FOLDERS:
+            expected = "train, val or test"
+            self._faults.add(
+                "fields", f"line {line} split", expected, shown(split) if split else "nothing"
+            )
+        return False
 
     def _take_first(self, line: int, fields: list[str]) -> Header:
         """What the first line says; without columns where it has faults."""
@@ -101,9 +111,10 @@ class _Reader:
             expected = f"a header with {wanted}, or 6 fields without one"
             self._faults.add("fields", f"line {line}", expected, shown(",".join(fields)))
             return Header({}, 1, 0)
-        for word, positions in header.twice.items():
-            found = f"it as fields {' and '.join(str(k + 1) for k in positions)}"
-            self._faults.add("fields", f"line {line}", f"the column {word} once", found)
+        for name, positions in header.twice.items():
+            found = " and ".join(f"{shown(fields[k].strip())} as field {k + 1}" for k in positions)
+            expected = f"one column for {name}"
+            self._faults.add("fields", f"line {line}", expected, found)
         return Header({}, 1, 0) if header.twice else header
 
     def _take(self, line: int, values: dict[str, str]) -> None:

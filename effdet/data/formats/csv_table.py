@@ -42,7 +42,7 @@ class Header:
         columns: our name -> position.
         lines: lines that the header takes, 0 or 1.
         number: fields of a line.
-        twice: columns that are read and stand there again: word -> their positions.
+        twice: columns that are there more than once, by any of their words: our name -> positions.
     """
 
     columns: dict[str, int]
@@ -54,16 +54,13 @@ class Header:
 def header_of(fields: list[str]) -> Header | None:
     """What a file's first line says of its columns; None where it has no boxes."""
     words = [field.strip().lower().replace(" ", "_") for field in fields]
-    columns = {
-        ours: next(words.index(word) for word in known if word in words)
+    places = {
+        ours: [k for k, word in enumerate(words) if word in known]
         for ours, known in COLUMNS.items()
-        if any(word in words for word in known)
     }
-    if all(name in columns for name in NEEDED):
-        places = {
-            words[k]: [i for i, w in enumerate(words) if w == words[k]] for k in columns.values()
-        }
-        twice = {word: found for word, found in places.items() if len(found) > 1}
+    if all(places[name] for name in NEEDED):
+        columns = {ours: found[0] for ours, found in places.items() if found}
+        twice = {ours: found for ours, found in places.items() if len(found) > 1}
         return Header(columns, 1, len(fields), twice)
     corners = [field.strip() for field in fields[1:5]]
     if len(fields) == 6 and (all(map(_is_number, corners)) or not any((*corners, fields[5]))):

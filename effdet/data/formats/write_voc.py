@@ -14,7 +14,6 @@ import numpy as np
 
 from effdet.annotations import AnnotationTable
 from effdet.data.formats.building import CORNERS
-from effdet.data.formats.class_ids import is_name
 from effdet.data.formats.losses import (
     lost_areas,
     lost_category_ids,
@@ -23,8 +22,7 @@ from effdet.data.formats.losses import (
 )
 from effdet.data.formats.voc import LISTS
 from effdet.data.formats.voc_xml import ORIGIN
-from effdet.data.formats.writing import SplitToWrite
-from effdet.errors import DataError, shown
+from effdet.data.formats.writing import SplitToWrite, check_class_names
 
 ONE_FOLDER = True
 
@@ -49,9 +47,7 @@ def write(folder: Path, splits: Sequence[SplitToWrite]) -> Counter[str]:
 
 def _write_files(folder: Path, split: SplitToWrite) -> None:
     table, names = split.table, split.file_names
-    for name in table.category_names:
-        if not is_name(name) or not name.isprintable():
-            raise DataError(f"{table.name}: the class name {shown(name)} cannot stand in XML")
+    check_class_names(table, "XML")
     order = order_by_image(table)
     ends = np.searchsorted(table.image_index[order], np.arange(len(names) + 1))
     for index, name in enumerate(names):

@@ -12,7 +12,7 @@ import numpy as np
 
 from effdet.annotations import AnnotationTable, fit_boxes
 from effdet.data.formats.losses import lost_areas, lost_category_ids, lost_ids
-from effdet.data.formats.writing import SplitToWrite
+from effdet.data.formats.writing import SplitToWrite, check_class_names
 from effdet.errors import DataError, shown
 from effdet.yaml_file import dump_yaml
 
@@ -30,9 +30,10 @@ def image_folder(split: str) -> str:
 def write(folder: Path, splits: Sequence[SplitToWrite]) -> Counter[str]:
     """Write label files and ``data.yaml``, with the classes in rising order of their ids.
 
-    Refuses two classes of one name.
+    Refuses two classes of one name, and names that would not be read again.
     """
     table, lost = splits[0].table, Counter[str]()
+    check_class_names(table, "data.yaml")
     _check_names(table)
     for split in splits:
         lost += _write_labels(folder / "labels" / split.name, split)

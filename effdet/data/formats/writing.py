@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from effdet.annotations import AnnotationTable
+from effdet.data.formats.class_ids import is_name
+from effdet.errors import DataError, shown
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,6 +25,17 @@ class SplitToWrite:
     name: str
     table: AnnotationTable
     file_names: Sequence[str]
+
+
+def check_class_names(table: AnnotationTable, what: str) -> None:
+    """Refuse names of classes that would not be read again.
+
+    Raises:
+        DataError: naming the first; ``what`` is where it cannot stand.
+    """
+    for name in table.category_names:
+        if not is_name(name) or not name.isprintable():
+            raise DataError(f"{table.name}: the class name {shown(name)} cannot stand in {what}")
 
 
 class Writer(Protocol):

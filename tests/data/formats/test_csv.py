@@ -131,9 +131,20 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str, kind: str, place: str)
     [
         (
             "filename,xmin,ymin,xmax,ymax,class,XMIN",
-            "the column xmin once, found it as fields 2 and 7",
+            "one column for xmin, found 'xmin' as field 2 and 'XMIN' as field 7",
         ),
-        ("class,filename,x1,y1,x2,y2,class", "the column class once, found it as fields 1 and 7"),
+        (
+            "class,filename,x1,y1,x2,y2,class",
+            "one column for class, found 'class' as field 1 and 'class' as field 7",
+        ),
+        (
+            "label,filename,x1,y1,x2,y2,Class",
+            "one column for class, found 'label' as field 1 and 'Class' as field 7",
+        ),
+        (
+            "filename,x1,y1,x2,y2,label,ymax",
+            "one column for ymax, found 'y2' as field 5 and 'ymax' as field 7",
+        ),
     ],
 )
 def test_a_column_that_stands_there_twice_is_refused_with_both_places(
@@ -145,8 +156,23 @@ def test_a_column_that_stands_there_twice_is_refused_with_both_places(
 
 
 def test_columns_that_are_not_read_may_stand_there_twice(tmp_path: Path) -> None:
-    content = "filename,x1,y1,x2,y2,class,note,note,name\na.jpg,1,2,3,4,dog,5,6,7\n"
+    content = "filename,x1,y1,x2,y2,class,note,note\na.jpg,1,2,3,4,dog,5,6\n"
     assert read_train(csv_folder(tmp_path, content)).category_names == ("dog",)
+
+
+@pytest.mark.parametrize(("word", "found"), [("dev", "'dev'"), ("", "nothing")])
+def test_a_split_that_nothing_reads_is_a_fault_of_every_split(
+    tmp_path: Path, word: str, found: str
+) -> None:
+    lines = f"a.jpg,1,2,3,4,dog,train\nb.jpg,1,2,3,4,ant,valid\na.jpg,5,6,7,8,dog,{word}\n"
+    csv_folder(tmp_path, "filename,x1,y1,x2,y2,label,split\n" + lines)
+    (tmp_path / "train.csv").rename(tmp_path / "boxes.csv")
+    splits = find_splits(tmp_path)
+    assert list(splits) == ["train", "val"]
+    expected = f"line 4 split: expected train, val or test, found {found}"
+    for files in splits.values():
+        with pytest.raises(AnnotationError, match=expected):
+            read_split(files)
 
 
 def test_a_file_of_other_columns_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
