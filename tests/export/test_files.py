@@ -359,12 +359,20 @@ def test_validate_and_predict_take_a_file(
     monkeypatch.setattr(sys, "argv", ["validate.py", *words, "--nms", "linear"])
     with pytest.raises(UsageError, match="for --nms linear export it without --detections"):
         validate.main()
+    monkeypatch.setattr(sys, "argv", ["validate.py", *words, "--nms", "gaussian"])
+    with pytest.raises(UsageError, match="for --nms gaussian export it without --detections"):
+        validate.main()  # though it is the default
     monkeypatch.setattr(sys, "argv", ["validate.py", *words, "--amp"])
     with pytest.raises(UsageError, match="--amp does nothing to an exported file"):
         validate.main()
     words = ["predict", str(data / "val"), "--weights", str(made.path("nms.onnx"))]
     cli.run_command([*words, "--output", str(tmp_path / "out"), "--device", "cpu"])
     assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]) == 3
+    (tmp_path / "default.yaml").write_text("max_candidates: 5000\n")
+    with pytest.raises(UsageError, match="for --max-candidates 5000 export it so"):
+        cli.run_command(
+            [*words, "--output", str(tmp_path / "no"), "--config", str(tmp_path / "default.yaml")]
+        )
 
 
 def test_of_the_detections_inside_there_can_be_fewer_and_surer_ones(made: Made) -> None:
