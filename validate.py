@@ -27,6 +27,7 @@ from effdet.evaluation import (
     write_results,
 )
 from effdet.export import is_exported
+from effdet.export.kinds import refuse_trust
 from effdet.files import check_output
 from effdet.inference import ExportedDetector, load
 from effdet.inference.scoring import gaps, score_split
@@ -96,6 +97,7 @@ def score_weights(
         The figures, the same on every process, and on the main one all detections.
     """
     assert config.weights is not None
+    refuse_trust([config.weights], config.trust_code)
     exported = is_exported(config.weights)
     if exported and config.amp:
         raise UsageError(f"{config.weights}: --amp does nothing to an exported file; leave it out")

@@ -75,7 +75,7 @@ def pick_device(name: str | None = None) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
+    if device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index):
         raise UsageError(f"unknown device {name!r}: expected cpu, cuda or cuda:N")
     if device.type == "cuda":
         if device.index is not None and _local_processes() > 1:

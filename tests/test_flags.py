@@ -60,6 +60,17 @@ def test_defaults_are_those_of_the_fields() -> None:
     )  # fmt: skip
 
 
+def test_what_is_typed_is_asked_for_though_it_is_the_default(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("kind: a\n")
+    words = ("--weights", "w", "--steps", "5", "--config", str(file))
+    settings = parse(*words, "--preset", "p", presets={"p": {"pair": (1, 2), "lr": 0.2}})
+    names = ("steps", "kind", "lr", "pair", "size", "method")
+    asked = {name for name in names if flags.is_asked(settings, name)}
+    assert asked == {"steps", "kind", "lr"}  # the preset's pair is the default
+    assert not flags.is_asked(Settings(files=("in",), weights="w", steps=5), "steps")
+
+
 def test_debug_is_for_the_program_not_the_settings() -> None:
     assert parse("--weights", "w.pt", "--debug") == parse("--weights", "w.pt")
 

@@ -17,12 +17,15 @@ from effdet.bars import Bar
 from effdet.benchmark.subject import Job, Stage, serve
 from effdet.data import CocoDataset, SplitFiles, locate_split, read_split
 from effdet.data.shapes import draw
+from effdet.distributed import pick_device
 from effdet.errors import EffdetError, UsageError
 from effdet.export import is_exported
-from effdet.export.kinds import files_of
+from effdet.export.kinds import files_of, kind_of, refuse_trust
 from effdet.inference import expand_sources
+from effdet.inference.load import check_exported
 from effdet.inference.sources import ImageSource
 from effdet.settings import BenchmarkConfig
+from effdet.weights.download import resolve
 
 STAGES: dict[Stage, str] = {
     "model": "model only",
@@ -96,6 +99,7 @@ def benchmark(config: BenchmarkConfig) -> Report:
     Raises:
         UsageError, DataError, WeightsError, ExportError: what loading raises.
     """
+    check_weights(config)
     with contextlib.ExitStack() as stack:
         files, split, words = _images(config, stack)
         workers = [stack.enter_context(_worker(name, config, files)) for name in config.weights]
@@ -114,6 +118,27 @@ def benchmark(config: BenchmarkConfig) -> Report:
             for worker, row in zip(Bar(workers, "scoring", disable=None), rows, strict=True):
                 row.ap = worker.ask("score", split)
     return Report(images=words, rounds=config.rounds, rows=rows)
+
+
+def check_weights(config: BenchmarkConfig) -> None:
+    """Tell before any process starts what is wrong with a file, or with an option for it.
+
+    Raises:
+        UsageError, WeightsError, ExportError: as loading would.
+    """
+    refuse_trust(config.weights, config.trust_code)
+    for name in config.weights:
+        if not is_exported(name):
+            pick_device(config.device)
+            resolve(name)
+            continue
+        job = build_job(name, config, ())
+        check_exported(name, device=job.device, use_ema=job.use_ema)
+        path = Path(name)
+        kind = kind_of(path)
+        kind.read(path)
+        if kind.is_code and not config.trust_code:
+            kind.run(path, False)  # refuses
 
 
 class _Worker:

@@ -10,6 +10,7 @@ from effdet import flags
 from effdet.counts import counted
 from effdet.errors import DataError
 from effdet.export import is_exported, typed
+from effdet.export.kinds import refuse_trust
 from effdet.inference import (
     TILE_OVERLAP,
     AnySource,
@@ -37,6 +38,7 @@ LOOKED_AT = 8
 def run(argv: list[str]) -> None:
     """``effdet predict``."""
     config = flags.parse(PredictConfig, argv, program="effdet predict", description=DESCRIPTION)
+    refuse_trust([config.weights], config.trust_code)
     overlap = _overlap(config)
     check_tiles(config.tile, overlap)
     sources = expand_sources(config.source)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kinds of exported files: by the ends of their names, with what reads and what runs them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from effdet.errors import WeightsError
+from effdet.errors import UsageError, WeightsError
 from effdet.export.info import ExportInfo
 from effdet.export.onnx_file import Runner, onnx_runner, read_onnx
 from effdet.export.openvino_file import openvino_runner, read_openvino
@@ -87,6 +87,20 @@ def typed(weights: str | Path) -> list[str]:
     path = Path(weights)
     is_code = is_exported(path) and kind_of(path).is_code
     return [str(weights), "--trust-code"] if is_code else [str(weights)]
+
+
+def refuse_trust(weights: Sequence[str], trust_code: bool) -> None:
+    """Refuse ``--trust-code`` where no file is code.
+
+    Raises:
+        UsageError: naming the files.
+    """
+    if trust_code and not any(
+        is_exported(name) and kind_of(Path(name)).is_code for name in weights
+    ):
+        raise UsageError(
+            f"{', '.join(weights)}: --trust-code is for a .pt2 and does nothing here; leave it out"
+        )
 
 
 def files_of(weights: Path) -> tuple[Path, ...]:

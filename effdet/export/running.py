@@ -41,9 +41,18 @@ def open_exported(
         ExportError: where a package is missing.
     """
     path = Path(weights)
-    if device is not None and torch.device(device).type != "cpu":
-        raise UsageError(f"{path}: exported files run on the CPU here; leave out --device {device}")
+    check_device(path, device)
     return ExportedNetwork(*kind_of(path).run(path, trust_code), path)
+
+
+def check_device(path: Path, device: torch.device | str | None) -> None:
+    """Refuse to run an exported file elsewhere than on the CPU.
+
+    Raises:
+        UsageError: naming the device.
+    """
+    if device is not None and str(device) not in ("cpu", "cpu:0"):
+        raise UsageError(f"{path}: exported files run on the CPU here; leave out --device {device}")
 
 
 class ExportedNetwork(nn.Module):

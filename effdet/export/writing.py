@@ -11,7 +11,7 @@ from effdet.config import size_pair
 from effdet.errors import ExportError, UsageError
 from effdet.export.checking import Check, check_file, check_inputs, judge
 from effdet.export.info import ExportInfo, shapes_of
-from effdet.export.kinds import ENDINGS, files_of
+from effdet.export.kinds import ENDINGS, files_of, is_exported
 from effdet.export.network import DeployedNetwork, to_program
 from effdet.export.onnx_detections import add_detections
 from effdet.export.onnx_file import onnx_content
@@ -106,8 +106,12 @@ def output_files(config: ExportConfig) -> tuple[Path, ...]:
     """The files that will be written; refused if they are there, unless they may be replaced.
 
     Raises:
-        UsageError: naming the file.
+        UsageError: naming the file, or weights that are an exported file.
     """
+    if is_exported(config.weights) and Path(config.weights).exists():
+        raise UsageError(
+            f"{config.weights}: is an exported file already; export the weights it was made of"
+        )
     ending = ENDINGS[config.format]
     if config.output is not None:
         output = Path(config.output)

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NoReturn, TypeVar
 
 from effdet.errors import UsageError, nearest
@@ -15,6 +15,9 @@ from effdet.flags.values import NumberOr, element_of, from_word
 from effdet.flags.yaml_options import load_yaml
 
 Config = TypeVar("Config")
+
+_TYPED = "_typed"
+"""Attribute of settings with the names of the fields that somebody wrote down."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -78,8 +81,8 @@ def parse(
     values = dict(saved(flags)) if saved is not None else {}
     values |= (presets or {}).get(flags.pop("preset", ""), {})
     if "config" in flags:
-        values |= load_yaml(cls, flags.pop("config"))
-    return build(cls, values | flags)
+        flags = load_yaml(cls, flags.pop("config")) | flags
+    return build(cls, values | flags, typed=flags)
 
 
 def _build_parser(
@@ -114,13 +117,34 @@ def _build_parser(
     return parser
 
 
-def build(cls: type[Config], values: Mapping[str, Any]) -> Config:
-    """``cls(**values)``, with a missing value named as its flag."""
+def build(cls: type[Config], values: Mapping[str, Any], *, typed: Collection[str] = ()) -> Config:
+    """``cls(**values)``, with a missing value named as its flag.
+
+    Args:
+        cls: a dataclass whose fields are :func:`option`.
+        values: of its fields.
+        typed: the fields that somebody wrote down, for :func:`is_asked`.
+    """
     # To mypy, Config is any class; only dataclasses are given.
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         if field.default is dataclasses.MISSING and field.name not in values:
             raise UsageError(f"{flag_of(field)} is needed: {field.metadata['help']}")
-    return cls(**values)
+    config = cls.__new__(cls)
+    object.__setattr__(config, _TYPED, frozenset(typed))  # its __post_init__ may ask already
+    cls.__init__(config, **values)
+    return config
+
+
+def is_asked(config: object, name: str) -> bool:
+    """Whether somebody asked for the value of a field of ``config``.
+
+    On the command line and in a ``--config`` file whatever stands there is asked for, be it the
+    default; otherwise what differs from the default.
+    """
+    typed: frozenset[str] = getattr(config, _TYPED, frozenset())
+    return name in typed or getattr(config, name) != getattr(
+        type(config), name, dataclasses.MISSING
+    )
 
 
 def _groups(cls: type[Any]) -> dict[str | None, list[dataclasses.Field[Any]]]:

@@ -9,6 +9,7 @@ from typing import Any
 from effdet.distributed import pick_device
 from effdet.errors import UsageError
 from effdet.export import ExportedNetwork, is_exported, open_exported
+from effdet.export.running import check_device
 from effdet.flags import as_flag
 from effdet.inference.predict import Detector, Size
 from effdet.postprocess import Postprocessing
@@ -48,12 +49,7 @@ def load(
         ExportError: where a package that runs the file is missing.
     """
     if is_exported(weights):
-        for name, value in (("use_ema", use_ema), ("channels_last", channels_last)):
-            if not value:
-                raise UsageError(
-                    f"{weights}: {as_flag(name, value)} does nothing to an exported file; leave it "
-                    "out"
-                )
+        check_exported(weights, device=device, use_ema=use_ema, channels_last=channels_last)
         network = open_exported(weights, trust_code=trust_code, device=device)
         if image_size not in (None, network.info.model_config.image_size):
             raise UsageError(f"{weights}: its image size is fixed; export it with --image-size")
@@ -70,6 +66,22 @@ def load(
         postprocess,
         channels_last=channels_last,
     )
+
+
+def check_exported(
+    weights: str | Path, *, device: str | None, use_ema: bool, channels_last: bool = True
+) -> None:
+    """Refuse what an exported file cannot follow, without opening it; arguments as :func:`load`.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    for name, value in (("use_ema", use_ema), ("channels_last", channels_last)):
+        if not value:
+            raise UsageError(
+                f"{weights}: {as_flag(name, value)} does nothing to an exported file; leave it out"
+            )
+    check_device(Path(weights), device)
 
 
 class ExportedDetector(Detector):

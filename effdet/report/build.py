@@ -26,7 +26,7 @@ from effdet.report.overview import (
     differing_settings,
     figure_row,
 )
-from effdet.report.run import RunRecord, number, share
+from effdet.report.run import DAMAGED, RunRecord, number, share
 from effdet.report.training import training_figures
 from effdet.report.validation import add_classes, add_confusion, add_curves, add_errors
 from effdet.run_files import BEST
@@ -88,7 +88,7 @@ def _add_data(page: Page, run: RunRecord) -> None:
         section = page.section("Data")
         try:
             add_labels(section, run.labels)
-        except (KeyError, TypeError, IndexError) as error:
+        except DAMAGED as error:
             section.note(
                 f"{FOLDER}/labels.json is damaged or of an earlier version ({one_line(error)})."
             )
@@ -136,10 +136,13 @@ def _add_figures(page: Page, run: RunRecord, judged: Judged) -> None:
         f"Of the {len(judged.table.image_ids):,} validation images, with the weights after epoch "
         f"{epoch}.",
     )
-    if run.best_epoch and number(run.best_epoch.get("epoch")) != number(epoch):
+    highest = number(run.best_epoch.get("epoch"))
+    if run.best_epoch and highest is None:
+        section.note("metrics.csv does not say after which epoch the highest AP was measured.")
+    elif highest is not None and highest != number(epoch):
         section.note(
             f"The kept detections are of epoch {epoch}; the highest AP was measured after epoch "
-            f"{number(run.best_epoch.get('epoch')):.0f}. --evaluate makes those of best.pt."
+            f"{highest:.0f}. --evaluate makes those of best.pt."
         )
     add_curves(section, judged)
     add_classes(page.section("Classes"), judged)

@@ -8,7 +8,7 @@ from typing import Any
 
 from effdet.annotations import AnnotationTable, read_annotations
 from effdet.data import CocoDataset
-from effdet.errors import DataError
+from effdet.errors import DataError, printable
 from effdet.evaluation import (
     BestF1,
     ClassCurve,
@@ -95,9 +95,10 @@ def open_images(
     follow_links = run.settings.get("follow_links") is True
     try:
         return CocoDataset(judged.table, folder, follow_links=follow_links)
-    except DataError as error:
+    except (DataError, ValueError) as error:  # ValueError: no path can be such a text
         note(
-            f"Pictures of the validation images are left out, since they are not in {folder} "
+            "Pictures of the validation images are left out, since they are not in "
+            f"{printable(str(folder))} "
             f"({str(error).splitlines()[0][:200]}); say where the data is with --data DIR."
         )
         return None

@@ -29,6 +29,7 @@ def summary_facts(run: RunRecord) -> dict[str, Cell]:
     best, labels = run.best_epoch, run.labels
     first = run.starts[0] if run.starts else {}
     epochs = run.status.get("epochs")
+    classes = labels.get("train", {}).get("classes")
     facts: dict[str, Cell] = {
         "best AP": share(best.get("AP")),
         "AP50": share(best.get("AP50")),
@@ -40,7 +41,7 @@ def summary_facts(run: RunRecord) -> dict[str, Cell]:
         "data": run.setting("data"),
         "training images": count(labels.get("train", {}).get("images")),
         "validation images": count(labels.get("val", {}).get("images")),
-        "classes": count(len(labels.get("train", {}).get("classes", [])) or None),
+        "classes": count(len(classes) or None) if isinstance(classes, list) else None,
         "started": str(first.get("time") or "")[:16].replace("T", " ") or None,
         "device": _device(first),
     }

@@ -22,8 +22,8 @@ Row = dict[str, float | str | None]
 Value = TypeVar("Value")
 
 DAMAGED = (
-    EffdetError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError,
-    csv.Error,
+    EffdetError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+    RecursionError, csv.Error,
 )  # fmt: skip
 """What reading a damaged file raises; its part of the page is left out and noted."""
 

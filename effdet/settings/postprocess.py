@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from effdet.errors import UsageError
-from effdet.flags import option
+from effdet.flags import is_asked, option
 from effdet.settings.values import NMS, require
 
 POSTPROCESS_GROUP = "from outputs to detections"
@@ -47,9 +47,9 @@ FOR_PEOPLE = PostprocessConfig(nms="hard", score_threshold=0.3, clip_boxes=True)
 
 
 def asked_postprocess(settings: Any) -> dict[str, Any]:
-    """The post-processing fields of a program's settings that differ from its defaults."""
+    """The post-processing fields of a program's settings that somebody asked for."""
     asked = dataclasses.asdict(select_postprocess(settings))
-    return {name: value for name, value in asked.items() if value != getattr(type(settings), name)}
+    return {name: value for name, value in asked.items() if is_asked(settings, name)}
 
 
 def select_postprocess(settings: Any) -> PostprocessConfig:

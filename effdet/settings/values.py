@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from effdet.errors import UsageError
-from effdet.flags import as_flag, flag_name
+from effdet.flags import as_flag, flag_name, is_asked
 
 AmpDtype = Literal["float16", "bfloat16"]
 NMS = Literal["gaussian", "linear", "hard"]
@@ -39,16 +39,16 @@ def refuse_changed(settings: Any, names: Iterable[str], why: str) -> None:
 
     Args:
         settings: a dataclass of :func:`~effdet.flags.option` fields.
-        names: fields that must be as they are by default.
+        names: fields that nobody may have asked for; each has a default.
         why: such as ``without --detections``.
 
     Raises:
-        UsageError: naming the first that is not.
+        UsageError: naming the first that somebody asked for.
     """
     names = set(names)
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if field.name in names and value != field.default:
+        if field.name in names and is_asked(settings, field.name):
             is_switch = isinstance(value, bool)
             flag = as_flag(field.name, value) if is_switch else flag_name(field.name)
             raise UsageError(f"{flag} does nothing {why}; leave it out")

@@ -20,7 +20,7 @@ from effdet import cli
 from effdet.commands import export as command
 from effdet.config import model_config
 from effdet.data.shapes import draw
-from effdet.errors import ExportError, UsageError, WeightsError
+from effdet.errors import EffdetError, ExportError, UsageError, WeightsError
 from effdet.export import ExportedNetwork, export, open_exported, writing
 from effdet.export.checking import check_inputs
 from effdet.export.network import DeployedNetwork
@@ -337,7 +337,8 @@ def test_validate_and_predict_take_a_file(
     file.write_text(json.dumps(content))
     found = {}
     for name in ("best.pt", "raw.onnx", "raw.pt2"):
-        words = ["--data", str(data), "--workers", "0", "--device", "cpu", "--trust-code"]
+        words = ["--data", str(data), "--workers", "0", "--device", "cpu"]
+        words += ["--trust-code"] * name.endswith(".pt2")
         words += ["--json", str(tmp_path / f"{name}.json"), "--weights", str(made.path(name))]
         monkeypatch.setattr(sys, "argv", ["validate.py", *words])
         validate.main()
@@ -359,12 +360,20 @@ def test_validate_and_predict_take_a_file(
     monkeypatch.setattr(sys, "argv", ["validate.py", *words, "--nms", "linear"])
     with pytest.raises(UsageError, match="for --nms linear export it without --detections"):
         validate.main()
+    monkeypatch.setattr(sys, "argv", ["validate.py", *words, "--nms", "gaussian"])
+    with pytest.raises(UsageError, match="for --nms gaussian export it without --detections"):
+        validate.main()  # though it is the default
     monkeypatch.setattr(sys, "argv", ["validate.py", *words, "--amp"])
     with pytest.raises(UsageError, match="--amp does nothing to an exported file"):
         validate.main()
     words = ["predict", str(data / "val"), "--weights", str(made.path("nms.onnx"))]
     cli.run_command([*words, "--output", str(tmp_path / "out"), "--device", "cpu"])
     assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]) == 3
+    (tmp_path / "default.yaml").write_text("max_candidates: 5000\n")
+    with pytest.raises(UsageError, match="for --max-candidates 5000 export it so"):
+        cli.run_command(
+            [*words, "--output", str(tmp_path / "no"), "--config", str(tmp_path / "default.yaml")]
+        )
 
 
 def test_of_the_detections_inside_there_can_be_fewer_and_surer_ones(made: Made) -> None:
@@ -385,6 +394,38 @@ def test_the_defaults_of_a_program_hold_as_far_as_the_file_allows(made: Made) ->
     found = hard(load(made.path("nms.onnx")))  # those of effdet predict
     assert min(one.scores.min() for one in found if len(one)) > 0.3
     assert torch.cat([one.boxes for one in found]).min() == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["predict", "a.jpg", "--weights", "{}", "--output", "o", "--trust-code"], "for a .pt2"),
+        (["benchmark", "{}", "--trust-code"], "for a .pt2 and does nothing here"),
+        (["benchmark", "{}", "--device", "cuda"], "run on the CPU here"),
+        (["benchmark", "{}", "no.onnx"], "no.onnx: no such ONNX file"),
+        (["benchmark", "{}", "no.pt"], "no.pt: no such weights file"),
+        (["benchmark", "{}", "efficientdet_d00"], "is no file and no public release"),
+        (["benchmark", "{}", "--split", "val"], "--split does nothing without --data"),
+        (["export", "{}"], "raw.onnx: is an exported file already; export the weights"),
+        (["export", "{}", "--output", "z.onnx"], "raw.onnx: is an exported file already"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_told_before_any_work(
+    made: Made, words: list[str], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: object) -> None:
+        pytest.fail("a process was started")
+
+    monkeypatch.setattr("effdet.benchmark.timing._worker", start)
+    with pytest.raises(EffdetError, match=re.escape(text)):
+        cli.run_command([word.format(made.path("raw.onnx")) for word in words])
+
+
+def test_there_is_one_cpu(made: Made) -> None:
+    for name in ("raw.onnx", "best.pt"):
+        with pytest.raises(UsageError, match="cpu:3"):
+            load(made.path(name), device="cpu:3")
 
 
 @pytest.mark.parametrize(

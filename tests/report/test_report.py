@@ -230,6 +230,37 @@ def test_damaged_keepsakes_cost_only_their_part(run: Path, name: str) -> None:
     assert "Settings" in sections(run / "report.html")
 
 
+def test_a_best_row_without_its_epoch_is_noted(run: Path) -> None:
+    header, *rows = (run / "metrics.csv").read_text().splitlines()
+    place = header.split(",").index("epoch")
+    cells = [row.split(",") for row in rows]
+    blank = [",".join("" if i == place else c for i, c in enumerate(row)) for row in cells]
+    (run / "metrics.csv").write_text("\n".join([header, *blank]) + "\n")
+    cli.run_command(["report", str(run)])
+    assert "does not say after which epoch" in (run / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"), [("per_image", [float("nan")] * 3), ("centres", 5), ("classes", 5)]
+)
+def test_labels_that_cannot_be_are_noted(run: Path, entry: str, value: object) -> None:
+    path = run / "report" / "labels.json"
+    labels = json.loads(path.read_text())
+    labels["train"][entry] = value
+    path.write_text(json.dumps(labels))
+    cli.run_command(["report", str(run)])
+    assert "labels.json is damaged" in (run / "report.html").read_text()
+
+
+def test_a_place_of_images_that_cannot_be_is_noted(run: Path) -> None:
+    best = run / "report" / "best.json"
+    best.write_text(json.dumps(json.loads(best.read_text()) | {"images": "\0x"}))
+    cli.run_command(["report", str(run)])
+    page = (run / "report.html").read_text()
+    assert "Pictures of the validation images are left out" in page
+    assert "\0" not in page
+
+
 def test_a_file_name_in_best_json_leads_nowhere_else(run: Path) -> None:
     best = run / "report" / "best.json"
     content = json.loads(best.read_text())
