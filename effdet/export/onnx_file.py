@@ -54,6 +54,8 @@ def read_onnx(path: Path) -> tuple[bytes, ExportInfo]:
     name = printable(str(path))
     with open_regular(path, "ONNX file", WeightsError, MAX_BYTES) as file:
         content = file.read()
+    if not content:
+        raise WeightsError(f"{name}: an empty file, expected an ONNX file; copy it again")
     model = onnx.ModelProto()
     try:
         model.ParseFromString(content)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """OpenVINO's intermediate representation: ``NAME.xml`` with the graph, ``NAME.bin`` beside it."""
 
+import os
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -60,9 +62,7 @@ def read_openvino(path: Path) -> tuple[Any, Any, ExportInfo]:
     """
     openvino = import_openvino("reading an OpenVINO file")
     name = printable(str(path))
-    for file, most in ((path, MAX_XML_BYTES), (path.with_suffix(".bin"), MAX_BIN_BYTES)):
-        with open_regular(file, "OpenVINO file", WeightsError, most):
-            pass
+    _check_whole(path)
     core = openvino.Core()
     try:
         model = core.read_model(str(path))
@@ -75,6 +75,40 @@ def read_openvino(path: Path) -> tuple[Any, Any, ExportInfo]:
             "rt_info)"
         )
     return core, model, ExportInfo.from_text(text, path)
+
+
+def _check_whole(path: Path) -> None:
+    """Name the file of the two that is missing, cut short or something else.
+
+    Raises:
+        WeightsError: naming it.
+    """
+    graph, weights = path, path.with_suffix(".bin")
+    name = printable(str(graph))
+    with open_regular(graph, "OpenVINO file", WeightsError, MAX_XML_BYTES) as file:
+        text = file.read(MAX_XML_BYTES).strip()
+    if not text:
+        raise WeightsError(f"{name}: an empty file, expected an OpenVINO file; copy it again")
+    if not text.startswith(b"<"):
+        raise WeightsError(f"{name}: damaged, or no OpenVINO file: it is no XML")
+    if not text.endswith(b"</net>"):
+        raise WeightsError(f"{name}: damaged, or no OpenVINO file: no </net> at its end")
+    needed = max(map(_end, re.findall(rb"<data\b([^<>]*)>", text)), default=0)
+    with open_regular(weights, "OpenVINO file", WeightsError, MAX_BIN_BYTES) as file:
+        found = file.seek(0, os.SEEK_END)
+    if found < needed:
+        raise WeightsError(
+            f"{printable(str(weights))}: cut short: {found:,} bytes, where {graph.name!r} needs "
+            f"{needed:,}; copy both files again"
+        )
+
+
+def _end(attributes: bytes) -> int:
+    """Where the part of the .bin ends that an element of the graph is about; 0 for none."""
+    numbers = [
+        re.search(rb"\b" + key + rb'="(\d{1,18})"', attributes) for key in (b"offset", b"size")
+    ]
+    return sum(int(number[1]) for number in numbers if number) if all(numbers) else 0
 
 
 def openvino_runner(path: Path) -> tuple[Runner, ExportInfo]:

@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -562,6 +563,40 @@ def test_junk_and_nothing_are_refused(tmp_path: Path, suffix: str) -> None:
     (tmp_path / "bad.bin").write_bytes(b"")
     with pytest.raises(WeightsError, match=rf"bad\{suffix}: (damaged|OpenVINO|a )"):
         load(path, trust_code=True)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "change", "text"),
+    [
+        (".xml", lambda content: content[: len(content) // 2], "raw.xml: damaged.* no </net>"),
+        (".xml", lambda _: b"", "raw.xml: an empty file"),
+        (".xml", lambda _: b"\x08\x0a\x12 an ONNX file", "raw.xml: damaged.* no XML"),
+        (
+            ".bin",
+            lambda content: content[:-4],
+            r"raw.bin: cut short: [\d,]+ bytes, where 'raw.xml'",
+        ),
+    ],
+    ids=["cut graph", "empty graph", "no XML", "cut weights"],
+)
+def test_of_two_files_the_damaged_one_is_named(
+    made: Made, tmp_path: Path, suffix: str, change: Callable[[bytes], bytes], text: str
+) -> None:
+    for end in (".xml", ".bin"):
+        shutil.copy(made.path("raw.xml").with_suffix(end), tmp_path / f"raw{end}")
+    load(tmp_path / "raw.xml")
+    file = tmp_path / f"raw{suffix}"
+    file.write_bytes(change(file.read_bytes()))
+    if suffix == ".xml":
+        (tmp_path / "raw.bin").unlink()
+    with pytest.raises(WeightsError, match=text):
+        load(tmp_path / "raw.xml")
+
+
+def test_an_empty_onnx_file_is_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "empty.onnx").touch()
+    with pytest.raises(WeightsError, match=r"empty\.onnx: an empty file"):
+        cli.run_command(["info", str(tmp_path / "empty.onnx")])
 
 
 def test_an_output_of_another_shape_than_promised_is_refused(made: Made, tmp_path: Path) -> None:
