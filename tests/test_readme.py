@@ -106,6 +106,34 @@ def test_the_operators_figures_are_those_of_the_result_files(name: str, figures:
         assert figure in row
 
 
+def test_the_exports_figures_are_those_of_the_result_file() -> None:
+    row = measured("export")
+    cases = result("export")["cases"]
+    forms = [form for case in cases for form in case["forms"]]
+    for case in cases:
+        assert f"AP {case['AP of PyTorch']:.3f}" in row
+        assert f"{case['images']} " in row
+    largest = max(form["largest_box_difference_pixels"] for form in forms)
+    assert f"boxes at most {largest:g} pixels apart" in row
+    assert "none missing" in row
+    assert not any(form["missing"] for form in forms)
+    assert "AP equal" in row
+    assert max(abs(form["AP_minus_PyTorch"]) for form in forms) < 1e-5
+
+
+def test_the_checks_seconds_are_those_of_the_result_file() -> None:
+    figures = result("check")
+    names = [f"val2017_annotations{form}" for form in ("", "_voc", "_yolo")]
+    first, second, third = (f"{figures[name]['seconds']:.1f}" for name in names)
+    assert f"{first}, {second} and {third} s" in measured("check")
+
+
+def test_the_users_day_is_that_of_the_result_file() -> None:
+    days = result("user_day")
+    aps = [f"{days[form]['AP']:.3f}" for form in ("voc", "yolo")]
+    assert f"AP {' and '.join(aps)}" in measured("user_day")
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "benchmarks" / "results").glob("*.[jmt]*")))
 def test_results_name_no_folder_of_the_machine(file: Path) -> None:
     assert not re.search(r"/(tmp|home|root|work|Users)/", file.read_text())
