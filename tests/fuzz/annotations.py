@@ -196,7 +196,7 @@ def table_values(table: AnnotationTable) -> list[Any]:
     assert table.where is None  # only formats other than JSON say where a row stands
     values: list[Any] = []
     for name, value in vars(table).items():
-        if name in ("name", "where"):
+        if name in ("name", "where", "written", "data_folder"):
             continue
         if isinstance(value, np.ndarray):
             values.append((str(value.dtype), value.tolist()))
