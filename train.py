@@ -12,7 +12,6 @@ import functools
 import sys
 
 import torch
-from torch.distributed.elastic.multiprocessing.errors import record
 
 from effdet import distributed, flags, processes
 from effdet.anchors import Anchors
@@ -56,6 +55,7 @@ from effdet.training import (
     train_one_epoch,
     validate,
     with_batch_size,
+    with_errors_for_launcher,
 )
 
 GROUP_SECONDS = 60.0
@@ -213,4 +213,4 @@ def build_postprocess(config: TrainConfig, anchors: Anchors, class_map: ClassMap
 
 
 if __name__ == "__main__":
-    run(record(main), "train.py", report_to_launcher)
+    run(with_errors_for_launcher(main), "train.py", report_to_launcher)

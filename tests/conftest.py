@@ -21,6 +21,16 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _autograd_that_survives_forks() -> None:
+    """Begin autograd before any export does.
+
+    Tracing registers a stand-in for CUDA devices; autograd that begins after it starts threads for
+    them, and then refuses to work in the forks that other tests make.
+    """
+    torch.zeros(1, requires_grad=True).sum().backward()
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """``EFFDET_CACHE``, new for this session: no test depends on an earlier one or leaves files."""
     folder = tmp_path_factory.mktemp("cache")

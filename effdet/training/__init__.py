@@ -21,7 +21,7 @@ from effdet.training.initial import (
     read_initial_weights,
     take_initial_weights,
 )
-from effdet.training.launcher import report_to_launcher
+from effdet.training.launcher import report_to_launcher, with_errors_for_launcher
 from effdet.training.meter import Meter
 from effdet.training.optimizer import build_optimizer
 from effdet.training.peers import Peers
@@ -79,4 +79,5 @@ __all__ = [
     "train_one_epoch",
     "validate",
     "with_batch_size",
+    "with_errors_for_launcher",
 ]

@@ -5,6 +5,10 @@ import contextlib
 import json
 import os
 import time
+import traceback
+from collections.abc import Callable
+
+from torch.distributed.elastic.multiprocessing.errors import ErrorHandler, record
 
 from effdet import distributed
 from effdet.files import WriteError, replace_text
@@ -14,6 +18,22 @@ FIRST_SECONDS = 0.5
 """How long the others wait for the process that is to be the first to end."""
 
 _REPORTED = "reported"
+
+
+class _WholeErrors(ErrorHandler):
+    """Leaves what ended a process for its launcher: whole, or not at all.
+
+    The default writes the file in place. A process that is killed meanwhile leaves an empty one,
+    on which torchrun ends with an error of its own instead of starting the processes again.
+    """
+
+    def record_exception(self, e: BaseException) -> None:
+        tell_launcher(f"{type(e).__name__}: {e}", traceback.format_exc())
+
+
+def with_errors_for_launcher(main: Callable[[], None]) -> Callable[[], None]:
+    """``main``, leaving any exception where torchrun looks for the error of a process."""
+    return record(main, _WholeErrors())
 
 
 def report_to_launcher(line: str) -> bool:
@@ -38,15 +58,16 @@ def is_first(board: Board) -> bool:
     return board.claim(_REPORTED)
 
 
-def tell_launcher(line: str) -> None:
-    """Leave ``line`` where torchrun looks for the error of a process."""
+def tell_launcher(line: str, callstack: str | None = None) -> None:
+    """Leave ``line``, and where it happened, where torchrun looks for the error of a process."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if path is None:
+    if not path:
         return
-    content = {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}
-    # Whole or not at all: the launcher reads it when this process is killed meanwhile, too.
+    details = {"timestamp": str(int(time.time()))}
+    if callstack is not None:
+        details["py_callstack"] = callstack
     with contextlib.suppress(WriteError):
-        replace_text(path, json.dumps({"message": content}))
+        replace_text(path, json.dumps({"message": {"message": line, "extraInfo": details}}))
 
 
 def store_host() -> str:

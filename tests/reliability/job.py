@@ -126,7 +126,7 @@ def rank(words: list[str]) -> None:
         patch_loading(orders)
     sys.argv = ["train.py", *words]
     try:
-        train.run(train.record(train.main), "train.py", train.report_to_launcher)
+        train.run(train.with_errors_for_launcher(train.main), "train.py", train.report_to_launcher)
     finally:
         phase.set("end")
 

@@ -27,6 +27,7 @@ class Kills:
         orphans: kills after which a process lived 1 s after the agent, with the processes.
         refused: starts that failed without being killed, with what they said.
         slowest_end: longest time from a kill to the end of the agent, in seconds.
+        under_way: kills that are being made and not counted yet.
     """
 
     targets: Counter[str] = field(default_factory=Counter)
@@ -36,6 +37,7 @@ class Kills:
     orphans: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     slowest_end: float = 0.0
+    under_way: int = 0
 
     @property
     def count(self) -> int:
@@ -112,9 +114,7 @@ class _Run:
             deadline = time.monotonic() + delay
             while time.monotonic() < deadline and self.job.end is None:
                 time.sleep(0.01)
-            killed = False
-            if self.done.count < self.kills and self.job.end is None:
-                killed = self._kill(target)
+            killed = self.job.end is None and self._kill_if_wanted(target)
             code = self.job.wait(120)
             self._see_orphans(target)
             if code == 0:
@@ -123,6 +123,18 @@ class _Run:
                 with self.lock:
                     self.done.refused.append(f"{self.job.folder.name}: {self.job.stderr}")
         raise AssertionError(f"{self.job.folder.name} does not come to its end: {self.job.stderr}")
+
+    def _kill_if_wanted(self, target: str) -> bool:
+        """Kill unless all kills are made, or under way by another thread."""
+        with self.lock:
+            if self.done.count + self.done.under_way >= self.kills:
+                return False
+            self.done.under_way += 1
+        try:
+            return self._kill(target)
+        finally:
+            with self.lock:
+                self.done.under_way -= 1
 
     def _kill(self, target: str) -> bool:
         before = self.job.phase(0)[1]
