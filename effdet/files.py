@@ -294,6 +294,12 @@ def write_error(path: Path, error: OSError, size: int | None = None) -> WriteErr
     return WriteError(error.errno, text)
 
 
+def short_path(path: Path) -> Path:
+    """``path`` from the working folder on where it lies in it, as somebody would type it."""
+    working = Path.cwd()
+    return path.relative_to(working) if path.is_relative_to(working) else path
+
+
 def megabytes(size: int) -> str:
     """``size`` bytes for people."""
     return f"{size / 1e6:.0f} MB" if size >= 10e6 else f"{size / 1e6:.2g} MB"

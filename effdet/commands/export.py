@@ -7,7 +7,7 @@ from effdet import flags
 from effdet.export import Exported, export, typed
 from effdet.export.checking import format_check
 from effdet.export.describe import name_and_shape
-from effdet.files import megabytes
+from effdet.files import megabytes, short_path
 from effdet.keepsakes import validated_images
 from effdet.names import say
 from effdet.settings import ExportConfig
@@ -18,7 +18,8 @@ DESCRIPTION = "Write a detector as ONNX, OpenVINO, torch.export or AOTInductor f
 def run(argv: list[str]) -> None:
     """``effdet export``."""
     config = flags.parse(ExportConfig, argv, program="effdet export", description=DESCRIPTION)
-    written = export(config)
+    validated = [] if config.check_images else validated_images(config.weights)
+    written = export(config, images=validated)
     say(f"{' and '.join(map(str, written.files))}: {megabytes(written.size)}")
     for number, (name, shape) in enumerate(written.shapes.items()):
         kind = "output" if number else "input"
@@ -32,8 +33,8 @@ def next_commands(config: ExportConfig, written: Exported) -> str:
     """What to type next with this file: whole commands, on images that are known."""
     weights = typed(written.files[0])
     commands = [["effdet", "benchmark", config.weights, *weights]]
-    images = config.check_images or validated_images(config.weights)
-    if images is not None:
-        words = ["effdet", "predict", str(images), "--weights", *weights, "--output", "out"]
+    if written.images:
+        images = str(short_path(written.images[0].parent))
+        words = ["effdet", "predict", images, "--weights", *weights, "--output", "out"]
         commands.insert(0, words)
     return "next: " + "\n      ".join(map(shlex.join, commands))

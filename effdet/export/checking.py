@@ -2,6 +2,7 @@
 """An exported file is run and held against PyTorch before it gets its name."""
 
 import glob
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,32 +46,32 @@ class Check:
     detections: Difference
 
 
-def check_inputs(info: ExportInfo, images: str | None, count: int) -> tuple[Tensor, str]:
-    """Network inputs ``[N, 3, H, W]`` for a check, and in words what they are of.
+def check_inputs(info: ExportInfo, files: Sequence[Path], count: int) -> Tensor:
+    """Network inputs ``[N, 3, H, W]`` for a check.
 
     Args:
         info: size and normalisation.
-        images: folder or pattern of image files; None for pictures that are drawn.
-        count: how many.
+        files: images; pictures are drawn where there are none.
+        count: how many to draw.
 
     Raises:
-        UsageError: where ``images`` names none.
         DataError: for one that cannot be decoded.
     """
-    if images is None:
-        pixels = [torch.from_numpy(draw("val", i).pixels).permute(2, 0, 1) for i in range(count)]
-        words = counted(count, "drawn picture")
-    else:
-        files = _files(images)[:count]
-        pixels = [decode_image(file) for file in files]
-        words = f"{counted(len(files), 'image')} of {images}"
+    pixels = [decode_image(file) for file in files] or [
+        torch.from_numpy(draw("val", i).pixels).permute(2, 0, 1) for i in range(count)
+    ]
     config = info.model_config
-    inputs = [letterbox(p, config.image_size, config.mean, config.std)[0] for p in pixels]
-    return torch.stack(inputs), words
+    return torch.stack(
+        [letterbox(p, config.image_size, config.mean, config.std)[0] for p in pixels]
+    )
 
 
-def _files(images: str) -> list[Path]:
-    """The image files of a pattern, or in a folder; else in the folders in that."""
+def find_images(images: str) -> list[Path]:
+    """The image files of a pattern, or in a folder; else in the folders in that.
+
+    Raises:
+        UsageError: where there are none.
+    """
     folder = glob.escape(images)
     for pattern in [f"{folder}/*", f"{folder}/**/*"] if Path(images).is_dir() else [images]:
         found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
@@ -140,8 +141,7 @@ def judge(check: Check, box_tolerance: float, score_tolerance: float) -> None:
     if check.boxes is None and not found.detections:
         raise ExportError(
             f"nothing was found on {check.pictures}, so the detections could not be compared; give "
-            "--check-images with images of your own in which the model finds something; nothing "
-            "was written"
+            "--check-images with images in which the model finds something; nothing was written"
         )
     for what, value, limit in (
         ("boxes differ by {:.3g} pixels", check.boxes or 0.0, box_tolerance),

@@ -4,12 +4,14 @@
 import dataclasses
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from effdet.config import size_pair
+from effdet.counts import counted
 from effdet.errors import ExportError, UsageError
-from effdet.export.checking import Check, check_file, check_inputs, judge
+from effdet.export.checking import Check, check_file, check_inputs, find_images, judge
 from effdet.export.info import ExportInfo, shapes_of
 from effdet.export.kinds import ENDINGS, files_of, is_exported
 from effdet.export.network import DeployedNetwork, to_program
@@ -20,7 +22,7 @@ from effdet.export.openvino_file import import_openvino, save_openvino
 from effdet.export.programs import check_compiler, save_package, save_program
 from effdet.export.running import open_exported
 from effdet.extras import import_extra
-from effdet.files import check_name, write_atomically
+from effdet.files import check_name, short_path, write_atomically
 from effdet.settings import FOR_PEOPLE, ExportConfig
 from effdet.weights import Checkpoint, load_detector, load_model
 from effdet.weights.digest import sha256_of
@@ -37,6 +39,7 @@ class Exported:
         shapes: of the input and the outputs, by name.
         size: bytes of all files.
         check: what the check found.
+        images: that it was made on; none where pictures were drawn.
     """
 
     files: tuple[Path, ...]
@@ -44,10 +47,16 @@ class Exported:
     shapes: dict[str, tuple[int | str, ...]]
     size: int
     check: Check
+    images: tuple[Path, ...]
 
 
-def export(config: ExportConfig) -> Exported:
+def export(config: ExportConfig, *, images: Sequence[Path] = ()) -> Exported:
     """Write the file that ``config`` asks for.
+
+    Args:
+        config: what to write.
+        images: to check the file on where ``config.check_images`` names none, such as those that
+            the model was validated on; pictures are drawn where there are none either.
 
     Raises:
         UsageError: where the file is there already, or has the wrong ending.
@@ -60,7 +69,10 @@ def export(config: ExportConfig) -> Exported:
     check_packages(config)
     checkpoint = load_detector(config.weights, use_ema=config.use_ema)
     info = build_info(config, checkpoint)
-    inputs, pictures = check_inputs(info, config.check_images, config.check_count)
+    named = config.check_images
+    checked = tuple(find_images(named) if named else images)[: config.check_count]
+    inputs = check_inputs(info, checked, config.check_count)
+    pictures = _pictures(checked, named, config.check_count)
     model = load_model(checkpoint, config.weights, use_ema=config.use_ema, channels_last=False)
     network = DeployedNetwork(model, info.model_config)
     # In the system's place for what is left by a killed process.
@@ -81,7 +93,15 @@ def export(config: ExportConfig) -> Exported:
         shapes=shapes_of(info, len(network.anchors)),
         size=sum(file.stat().st_size for file in outputs),
         check=found,
+        images=checked,
     )
+
+
+def _pictures(images: Sequence[Path], named: str | None, count: int) -> str:
+    """In words what a file is checked on."""
+    if not images:
+        return counted(count, "drawn picture")
+    return f"{counted(len(images), 'image')} of {named or short_path(images[0].parent)}"
 
 
 def write(network: DeployedNetwork, info: ExportInfo, config: ExportConfig, path: Path) -> None:

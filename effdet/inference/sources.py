@@ -2,6 +2,8 @@
 """What a detector can be given: images, folders, globs, lists, addresses, videos, cameras."""
 
 import glob
+import itertools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,9 @@ CAMERA, VIDEO = "webcam:", "video:"
 
 MAX_LIST_BYTES = 100_000_000
 """Size of a list file that is read."""
+
+MOST_FOLDERS = 1000
+"""Folders that are looked into for the images that a folder does not hold itself."""
 
 Source = str | Path | Image.Image | Tensor
 """One image: a file, an https address, a Pillow image or ``[3, H, W]`` uint8 RGB."""
@@ -188,8 +193,18 @@ def _expand(word: str | Path) -> list[AnySource]:
         raise DataError(f"{printable(str(word))}: no such file or folder")
     if not files:
         endings = ", ".join(IMAGE_SUFFIXES)
-        raise DataError(f"{printable(str(word))}: no image files here ({endings})")
+        advice = _deeper(path) if path.is_dir() else ""
+        raise DataError(f"{printable(str(word))}: no image files here ({endings}){advice}")
     return [_source(file) for file in files]
+
+
+def _deeper(folder: Path) -> str:
+    """Advice for a folder whose images are in folders within it; nothing for others."""
+    for inner, folders, names in itertools.islice(os.walk(folder), MOST_FOLDERS):
+        folders.sort()
+        if any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names):
+            return f"; there are some in {printable(inner)}: name that folder"
+    return ""
 
 
 def _special(word: str) -> AnySource:

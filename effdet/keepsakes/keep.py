@@ -133,19 +133,23 @@ class Keepsakes:
                 self._warn(f"{FOLDER}/ is not complete ({reason}); the training goes on")
 
 
-def validated_images(weights: str | Path) -> Path | None:
-    """The folder of the first image that the run of a weights file was validated on.
+def validated_images(weights: str | Path, folder: str | Path | None = None) -> list[Path]:
+    """The images that the run of a weights file was validated on and that are still there.
 
-    None for weights outside of a run folder, and where that image is not there any more.
+    None for weights outside of a run folder.
+
+    Args:
+        weights: file in a run folder.
+        folder: where the images are now; by default where they were.
     """
-    folder = Path(weights).parent / FOLDER
+    kept = Path(weights).parent / FOLDER
     try:
-        best = json.loads((folder / BEST_VALIDATION).read_text())
-        truth = json.loads((folder / TRUTH).read_text())
-        image = Path(best["images"]) / truth["images"][0]["file_name"]
-        return image.parent if image.is_file() else None
+        images = Path(folder or json.loads((kept / BEST_VALIDATION).read_text())["images"])
+        truth = json.loads((kept / TRUTH).read_text())
+        paths = [images / image["file_name"] for image in truth["images"]]
+        return [path for path in paths if path.is_file()]
     except (OSError, ValueError, LookupError, TypeError):
-        return None
+        return []
 
 
 def _describe(validation: Validation, detections: str) -> dict[str, Any]:

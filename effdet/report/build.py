@@ -13,7 +13,7 @@ from effdet.data.images import decode_image
 from effdet.drawing import to_picture
 from effdet.errors import DataError, EffdetError, one_line
 from effdet.evaluation import spread_images, worst_images
-from effdet.keepsakes import FOLDER, NUM_BATCHES
+from effdet.keepsakes import FOLDER, NUM_BATCHES, validated_images
 from effdet.page import Page
 from effdet.report import pictures
 from effdet.report.data import add_labels
@@ -194,7 +194,10 @@ def next_command(run: RunRecord, data: str | None = None) -> str:
     """What is done next with a run; ``data`` is the data folder where it is not the run's."""
     if not (run.folder / BEST).is_file():
         return shlex.join(["python", "train.py", "--resume", str(run.folder)])
-    words = ["effdet", "export", str(run.folder / BEST), "--format", "onnx"]
-    with contextlib.suppress(EffdetError):  # the data may be elsewhere
-        words += ["--check-images", str(validation_files(run, data).images)]
+    best = run.folder / BEST
+    words = ["effdet", "export", str(best), "--format", "onnx"]
+    if data is not None:  # else the export finds the images where they were
+        with contextlib.suppress(EffdetError):
+            images = validated_images(best, validation_files(run, data).images)
+            words += ["--check-images", str(images[0].parent)] if images else []
     return shlex.join(words)

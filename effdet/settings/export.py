@@ -43,7 +43,8 @@ class ExportConfig:
     check_images: str | None = option(
         None,
         metavar="IMAGES",
-        help="folder or pattern of images to check the file on (default: drawn ones)",
+        help="folder or pattern of images to check the file on (default: those that the run was "
+        "validated on; drawn ones for weights outside of a run)",
     )
     check_count: int = option(8, help="images that the file is checked on")
     box_tolerance: float = option(0.1, help="most that a box may differ, network pixels")

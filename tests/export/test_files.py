@@ -23,7 +23,7 @@ from effdet.config import model_config
 from effdet.data.shapes import draw
 from effdet.errors import EffdetError, ExportError, UsageError, WeightsError
 from effdet.export import ExportedNetwork, export, open_exported, writing
-from effdet.export.checking import check_inputs
+from effdet.export.checking import check_inputs, find_images
 from effdet.export.network import DeployedNetwork
 from effdet.export.onnx_detections import add_detections
 from effdet.export.onnx_file import onnx_content, read_onnx
@@ -234,10 +234,13 @@ def test_a_network_to_be_exported_changes_nothing_in_place() -> None:
 
 
 def test_check_images_may_lie_in_folders_of_a_folder(made: Made, tmp_path: Path) -> None:
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    Image.new("RGB", (8, 8)).save(tmp_path / "a" / "b" / "x.png")
-    inputs, words = check_inputs(made.reports["raw.onnx"].info, str(tmp_path), 5)
-    assert (len(inputs), words) == (1, f"1 image of {tmp_path}")
+    image = tmp_path / "a" / "b" / "x.png"
+    image.parent.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(image)
+    assert find_images(str(tmp_path)) == [image]
+    info = made.reports["raw.onnx"].info
+    assert len(check_inputs(info, [image], 5)) == 1
+    assert len(check_inputs(info, [], 5)) == 5  # drawn
 
 
 def test_a_graph_names_its_batch_and_has_no_pooling_that_rounds_up(made: Made) -> None:
@@ -274,6 +277,22 @@ def test_the_report_names_shapes_size_check_and_next_commands(
         f"effdet predict {photos} --weights {name} --output out",
         f"      effdet benchmark {made.weights} {name}",
     ]
+
+
+def test_a_file_is_checked_on_what_its_run_was_validated_on(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data, kept = tiny_coco(tmp_path / "tiny", images=3).absolute(), tmp_path / "run" / "report"
+    kept.mkdir(parents=True)
+    (kept / "best.json").write_text(json.dumps({"images": str(data)}))
+    names = [f"val/{path.name}" for path in (data / "val").iterdir()]
+    (kept / "truth.json").write_text(json.dumps({"images": [{"file_name": n} for n in names]}))
+    shutil.copy(made.weights, "run/best.pt")
+    cli.run_command(["export", "run/best.pt"])
+    text = capsys.readouterr().out
+    assert "checked against PyTorch on 3 images of tiny/val:\n" in text
+    assert "next: effdet predict tiny/val --weights run/best.onnx --output out\n" in text
 
 
 def test_a_file_that_differs_is_not_written(

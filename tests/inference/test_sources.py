@@ -46,7 +46,12 @@ def test_a_word_that_gives_nothing_is_named(folder: Path, word: str) -> None:
 
 
 def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no image files"):
+    with pytest.raises(DataError, match=r"no image files here \(.*\)$"):
+        expand_sources([tmp_path])
+    image = tmp_path / "b" / "val" / "1.jpg"
+    image.parent.mkdir(parents=True)
+    image.touch()
+    with pytest.raises(DataError, match=f"there are some in {image.parent}: name that folder"):
         expand_sources([tmp_path])
     with pytest.raises(DataError, match="no image was given"):
         expand_sources([])

@@ -15,6 +15,7 @@ from effdet.errors import DataError, UsageError, WeightsError
 from effdet.inference import Detector
 from effdet.keepsakes import validated_images
 from effdet.report import evaluate, pictures
+from effdet.report.build import next_command
 from effdet.report.judged import judge
 from effdet.report.run import read_run
 from effdet.settings.report import ReportConfig
@@ -46,8 +47,7 @@ def test_a_page_of_one_run_has_every_part(
     assert sections(run / "report.html") == ALL
     out = capsys.readouterr().out
     assert f"report in {run}/report.html" in out
-    words = f"next: effdet export {run}/best.pt --format onnx --check-images {report_data}/val"
-    assert out.strip().splitlines()[-1] == words
+    assert out.strip().splitlines()[-1] == f"next: effdet export {run}/best.pt --format onnx"
     html = (run / "report.html").read_text()
     found = Reader(html)
     assert found.count("img") == 2 + 2 * (6 + 6)  # batches; pairs of six images and the six worst
@@ -332,15 +332,26 @@ def test_every_option_is_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_images_of_a_validation_are_known_from_its_weights(
     tiny_run: Path, report_data: Path, tmp_path: Path
 ) -> None:
-    assert validated_images(tiny_run / "best.pt") == (report_data / "val").absolute()
+    val = report_data / "val"
+    assert sorted(validated_images(tiny_run / "best.pt")) == sorted(val.absolute().iterdir())
     run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     best = run / "report" / "best.json"
     best.write_text(json.dumps({"images": str(tmp_path / "gone")}))
-    assert validated_images(run / "best.pt") is None
+    assert validated_images(run / "best.pt") == []
+    assert validated_images(run / "best.pt", val) != []
     best.write_text(json.dumps({"images": str(report_data)}))
     truth = run / "report" / "truth.json"
     truth.write_text(truth.read_text().replace('"file_name": "', '"file_name": "val/'))
-    assert validated_images(run / "best.pt") == report_data / "val"  # as with YOLO's folders
+    assert validated_images(run / "best.pt")[0].parent == val  # as with YOLO's folders
     best.write_text("[]")
-    assert validated_images(run / "best.pt") is None
-    assert validated_images(tmp_path / "w.pt") is None
+    assert validated_images(run / "best.pt") == []
+    assert validated_images(tmp_path / "w.pt") == []
+
+
+def test_of_data_that_was_moved_the_next_command_names_the_images(
+    run: Path, report_data: Path, tmp_path: Path
+) -> None:
+    moved = Path(shutil.copytree(report_data, tmp_path / "moved"))
+    words = next_command(read_run(run), str(moved)).split()
+    assert words[words.index("--check-images") + 1] == str(moved / "val")
+    assert "--check-images" not in next_command(read_run(run), str(tmp_path / "none"))
