@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """An exported file is run and held against PyTorch before it gets its name."""
 
+import contextlib
 import glob
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from effdet.data.image_file import IMAGE_SUFFIXES
 from effdet.data.images import decode_image
 from effdet.data.shapes import draw
 from effdet.data.transforms import letterbox
-from effdet.errors import ExportError, UsageError
+from effdet.errors import DataError, ExportError, UsageError
 from effdet.export.comparing import Difference, Rows, compare_detections, compare_rows
 from effdet.export.info import ExportInfo
 from effdet.export.running import ExportedNetwork
@@ -79,6 +80,18 @@ def find_images(images: str) -> list[Path]:
         if files:
             return files
     raise UsageError(f"--check-images {images}: no image files here")
+
+
+def first_readable(images: Iterable[Path], count: int) -> list[Path]:
+    """The first ``count`` images that can be decoded."""
+    found: list[Path] = []
+    for image in images:
+        if len(found) == count:
+            break
+        with contextlib.suppress(DataError):  # validation has named it
+            decode_image(image)
+            found.append(image)
+    return found
 
 
 @torch.no_grad()

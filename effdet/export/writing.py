@@ -11,7 +11,14 @@ from pathlib import Path
 from effdet.config import size_pair
 from effdet.counts import counted
 from effdet.errors import ExportError, UsageError
-from effdet.export.checking import Check, check_file, check_inputs, find_images, judge
+from effdet.export.checking import (
+    Check,
+    check_file,
+    check_inputs,
+    find_images,
+    first_readable,
+    judge,
+)
 from effdet.export.info import ExportInfo, shapes_of
 from effdet.export.kinds import ENDINGS, files_of, is_exported
 from effdet.export.network import DeployedNetwork, to_program
@@ -55,8 +62,9 @@ def export(config: ExportConfig, *, images: Sequence[Path] = ()) -> Exported:
 
     Args:
         config: what to write.
-        images: to check the file on where ``config.check_images`` names none, such as those that
-            the model was validated on; pictures are drawn where there are none either.
+        images: of which the first that can be read are to check the file on where
+            ``config.check_images`` names none, such as those that the model was validated on;
+            pictures are drawn where there are none either.
 
     Raises:
         UsageError: where the file is there already, or has the wrong ending.
@@ -70,9 +78,10 @@ def export(config: ExportConfig, *, images: Sequence[Path] = ()) -> Exported:
     checkpoint = load_detector(config.weights, use_ema=config.use_ema)
     info = build_info(config, checkpoint)
     named = config.check_images
-    checked = tuple(find_images(named) if named else images)[: config.check_count]
-    inputs = check_inputs(info, checked, config.check_count)
-    pictures = _pictures(checked, named, config.check_count)
+    count = config.check_count
+    checked = find_images(named)[:count] if named else first_readable(images, count)
+    inputs = check_inputs(info, checked, count)
+    pictures = _pictures(checked, named, count)
     model = load_model(checkpoint, config.weights, use_ema=config.use_ema, channels_last=False)
     network = DeployedNetwork(model, info.model_config)
     # In the system's place for what is left by a killed process.
@@ -93,7 +102,7 @@ def export(config: ExportConfig, *, images: Sequence[Path] = ()) -> Exported:
         shapes=shapes_of(info, len(network.anchors)),
         size=sum(file.stat().st_size for file in outputs),
         check=found,
-        images=checked,
+        images=tuple(checked),
     )
 
 

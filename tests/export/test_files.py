@@ -221,9 +221,10 @@ def test_a_file_is_checked_on_what_its_run_was_validated_on(
     names = [f"val/{path.name}" for path in (data / "val").iterdir()]
     (kept / "truth.json").write_text(json.dumps({"images": [{"file_name": n} for n in names]}))
     shutil.copy(made.weights, "run/best.pt")
+    (data / names[0]).write_bytes(b"no image")
     cli.run_command(["export", "run/best.pt"])
     text = capsys.readouterr().out
-    assert "checked against PyTorch on 3 images of tiny/val:\n" in text
+    assert "checked against PyTorch on 2 images of tiny/val:\n" in text
     assert "next: effdet predict tiny/val --weights run/best.onnx --output out\n" in text
 
 
