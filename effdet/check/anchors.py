@@ -181,21 +181,21 @@ def best_ious(boxes: Floats, config: ModelConfig) -> Floats:
         config: the model.
     """
     best = np.zeros(len(boxes))
-    levels = feature_sizes(config.image_size, config.min_level, config.max_level)
     shapes = anchor_shapes(config)
-    area = boxes[:, 2] * boxes[:, 3]
-    for cells in levels:
-        grid = np.array(cells[::-1])  # columns, rows
-        stride = np.array(config.image_size[::-1]) / grid
-        nearest = np.clip(np.floor(boxes[:, :2] / stride), 0, grid - 1)
-        offset = np.abs((nearest + 0.5) * stride - boxes[:, :2])
+    centres, sides = np.ascontiguousarray(boxes.T).reshape(2, 2, -1)  # [x y, M] and [w h, M]
+    area = sides[0] * sides[1]
+    for cells in feature_sizes(config.image_size, config.min_level, config.max_level):
+        grid = np.array(cells[::-1])[:, None]  # columns, rows
+        stride = np.array(config.image_size[::-1])[:, None] / grid
+        nearest = np.clip(np.floor(centres / stride), 0, grid - 1)
+        offset = np.abs((nearest + 0.5) * stride - centres)
         for shape in shapes:
-            side = shape * stride
+            anchor = shape[:, None] * stride
             # Two stretches of one axis share what their halves reach beyond the distance.
-            shared = (boxes[:, 2:] + side) / 2 - offset
-            shared = np.minimum(shared, np.minimum(boxes[:, 2:], side)).clip(0)
-            both = shared[:, 0] * shared[:, 1]
-            np.maximum(best, both / (area + side[0] * side[1] - both), out=best)
+            shared = (sides + anchor) / 2 - offset
+            shared = np.minimum(shared, np.minimum(sides, anchor)).clip(0)
+            both = shared[0] * shared[1]
+            np.maximum(best, both / (area + anchor.prod() - both), out=best)
     return best
 
 

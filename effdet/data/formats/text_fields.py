@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Single values of text formats: numbers, sides of images, and lists of names."""
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +15,11 @@ MAX_LIST_BYTES = 1 << 28
 
 def number(text: str) -> float | None:
     """A finite number below 10^9; None where the text is none."""
-    with contextlib.suppress(ValueError):
+    try:
         value = float(text)
-        if abs(value) < HUGE and "_" not in text:
-            return value
-    return None
+    except ValueError:
+        return None
+    return value if abs(value) < HUGE and "_" not in text else None
 
 
 def side(text: str | None, place: str, faults: Faults) -> int:

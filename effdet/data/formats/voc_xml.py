@@ -101,26 +101,26 @@ class _Collector:
         self._path: list[str] = []
 
     def start(self, name: str, _: dict[str, str]) -> None:
-        path = self._path
-        path.append(name)
+        self._path.append(name)
         self.pieces.clear()
-        if len(path) == 1 and name != "annotation":
+        depth = len(self._path)
+        if depth == 1 and name != "annotation":
             raise XmlFaultError("xml", "an <annotation> of Pascal VOC", f"<{name[:50]}>")
-        if len(path) == 2 and name == "object":
+        if depth == 2 and name == "object":
             self.file.objects.append({})
-        if len(path) > MAX_DEPTH:
+        if depth > MAX_DEPTH:
             raise XmlFaultError("xml", f"at most {MAX_DEPTH} elements within one another", "more")
 
-    def end(self, _: str) -> None:
-        path = self._path
-        if 2 <= len(path) <= 4:
-            if path[1] == "object":
-                if len(path) > 2:
-                    self.file.objects[-1].setdefault("/".join(path[2:]), self._text())
-            elif len(path) <= 3:
-                self.file.texts.setdefault("/".join(path[1:]), self._text())
-        self.pieces.clear()
+    def end(self, name: str) -> None:
+        path, pieces = self._path, self.pieces
+        depth = len(path)
+        if 2 <= depth <= 4:
+            text = pieces[0].strip() if len(pieces) == 1 else "".join(pieces).strip()
+            if depth > 2 and path[1] == "object":
+                key = name if depth == 3 else f"{path[2]}/{name}"
+                self.file.objects[-1].setdefault(key, text)
+            elif depth < 4:
+                key = name if depth == 2 else f"{path[1]}/{name}"
+                self.file.texts.setdefault(key, text)
+        pieces.clear()
         path.pop()
-
-    def _text(self) -> str:
-        return "".join(self.pieces).strip()
