@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sizes of images whose annotations do not record them, read from the files' headers."""
 
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,8 +20,7 @@ from effdet.data.stored_image import Size
 from effdet.errors import DataError
 
 MAX_THREADS = 16
-"""Reading waits for the disk more than for a processor."""
-
+"""Threads that read where reading waits for the disk."""
 
 PIECE = 64
 """Images that a thread reads before it hands on their sizes."""
@@ -66,17 +67,32 @@ def fill_sizes(
 
 
 def read_sizes(paths: Sequence[str]) -> Iterator[Size | str]:
-    """The size (height, width) of each upright image, or why there is none."""
-    pieces = [paths[start : start + PIECE] for start in range(0, len(paths), PIECE)]
+    """The size (height, width) of each upright image, or why there is none.
+
+    Where files come from memory, one thread is quickest: more would wait for each other. Threads
+    take over from the first piece on that waits for the disk.
+    """
+    pieces = deque(paths[start : start + PIECE] for start in range(0, len(paths), PIECE))
     disable = None if distributed.is_main() else True
     with (
         silent_pillow(),
         ThreadPoolExecutor(min(MAX_THREADS, 4 * usable_cpus())) as pool,
         Bar(None, "image sizes", len(paths), False, unit="image", disable=disable) as bar,
     ):
-        for found in pool.map(lambda piece: list(map(_try_size, piece)), pieces):
+        waits = False
+        while pieces and not waits:
+            wall, busy = time.perf_counter(), time.thread_time()
+            found = _try_sizes(pieces.popleft())
+            waits = time.thread_time() - busy < (time.perf_counter() - wall) / 2
             bar.update(len(found))
             yield from found
+        for found in pool.map(_try_sizes, pieces):
+            bar.update(len(found))
+            yield from found
+
+
+def _try_sizes(paths: Sequence[str]) -> list[Size | str]:
+    return [_try_size(path) for path in paths]
 
 
 def _try_size(path: str) -> Size | str:

@@ -31,6 +31,7 @@ from effdet.data.formats.class_ids import ids_of, is_name, names_for
 from effdet.data.formats.text_fields import number, side
 from effdet.data.formats.voc import XmlFiles, images_in, opened_by, other_xml_files, xml_files_of
 from effdet.data.formats.voc_xml import (
+    CORNER_KEYS,
     ORIGIN,
     XmlFaultError,
     XmlFile,
@@ -39,7 +40,6 @@ from effdet.data.formats.voc_xml import (
 )
 from effdet.errors import DataError, shown
 
-_CORNERS = tuple(f"bndbox/{key}" for key in CORNERS)
 ORIGINS = {"1-based": 1, "0-based": 0}
 
 
@@ -79,7 +79,7 @@ class _Reader:
         self._xml, self._faults = xml, reading.faults
         self._images = images_in(reading.files.images)
         self._look = FileLooker(xml.labels, reading.within(xml.labels))
-        self._texts: list[dict[str, str]] = []
+        self._objects: list[tuple[dict[str, str], list[float | None]]] = []
         self._origins: list[int | None] = []
 
     def take(self, stem: str, line: int) -> None:
@@ -123,7 +123,7 @@ class _Reader:
                 self.first_places.setdefault(found["name"], f"{stem}.xml object {line} name")
                 labels = [rows.label_of(found["name"])]
                 rows.add_boxes(len(rows.files) - 1, labels, [(0, 0, 0, 0)], [line], crowd)
-                self._texts.append(found)
+                self._objects.append((found, corners))
                 self._origins.append(origin)
                 self.counts_from_0 |= origin is None and 0 in corners[:2]
 
@@ -140,6 +140,9 @@ class _Reader:
         return file_name or f"{stem}.jpg"
 
     def _is_sound(self, place: str, texts: dict[str, str], corners: list[float | None]) -> bool:
+        stated = texts.get("difficult", "0") in ("0", "1")
+        if stated and None not in corners and is_name(texts.get("name")):
+            return True
         faults = self._faults
         before = len(faults)
         if not is_name(name := texts.get("name")):
@@ -164,7 +167,8 @@ class _Reader:
         rows = self.rows
         rows.sort_classes(order)
         origins = [origin if stated is None else stated for stated in self._origins]
-        rows.boxes = [box_of(*pair) for pair in zip(self._texts, origins, strict=True)]
+        pairs = zip(self._objects, origins, strict=True)
+        rows.boxes = [box_of(texts, corners, origin) for (texts, corners), origin in pairs]
         boxes = rows.box_array()
         start = boxes[:, :2] + np.array(origins, np.float64).reshape(-1, 1)
         written = corners_written(np.concatenate([start, boxes[:, :2] + boxes[:, 2:]], axis=1))
@@ -200,4 +204,4 @@ def _survey(xml: XmlFiles, within: Path | None) -> tuple[set[str], bool]:
 
 def _corners(texts: dict[str, str]) -> list[float | None]:
     """The corners of an object; None for what is no number."""
-    return [number(texts.get(key, "")) for key in _CORNERS]
+    return [number(texts.get(key, "")) for key in CORNER_KEYS]

@@ -2,6 +2,7 @@
 """One annotation file of Pascal VOC, read safely: no DOCTYPE, so no entities, and a size cap."""
 
 import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -20,6 +21,13 @@ MAX_DEPTH = 50
 
 ORIGIN = "coordinates"
 """Element that says how pixels are counted: ``1-based`` or ``0-based``."""
+
+
+CORNER_KEYS = tuple(f"bndbox/{key}" for key in CORNERS)
+"""Paths of the corners of an object."""
+
+Start = Callable[[str, dict[str, str]], None]
+End = Callable[[str], None]
 
 
 class XmlFaultError(Exception):
@@ -57,33 +65,35 @@ def read_xml(path: Path) -> XmlFile:
         DataError: where it cannot be read.
     """
     content = read_regular(path, "annotation file", DataError, MAX_BYTES)
-    collector = _Collector()
+    file = XmlFile()
+    start, end, pieces = _collect_into(file)
     parser = expat.ParserCreate()
     parser.buffer_text = True
     parser.StartDoctypeDeclHandler = _refuse_doctype
-    parser.StartElementHandler = collector.start
-    parser.EndElementHandler = collector.end
-    parser.CharacterDataHandler = collector.pieces.append
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    parser.CharacterDataHandler = pieces.append
     try:
         parser.Parse(content, True)
     except expat.ExpatError as error:
         raise XmlFaultError("xml", "XML", one_line(error)) from error
     except (ValueError, LookupError) as error:  # of an encoding that Python does not have
         raise XmlFaultError("xml", "XML in UTF-8", one_line(error)) from error
-    return collector.file
+    return file
 
 
-def box_of(texts: dict[str, str], origin: int) -> tuple[float, float, float, float]:
-    """x, y, width, height from the corners of an object; its texts must be numbers.
+def box_of(
+    texts: dict[str, str], corners: Sequence[Any], origin: int
+) -> tuple[float, float, float, float]:
+    """x, y, width, height of an object from its corners, which are the numbers in its texts.
 
     Counted from 1 the corners are pixels that belong to the box (the devkit's definition);
     counted from 0 they are the box's edges. What has digits after the point is computed with all
     of them, so that a file that was written from such boxes gives them back.
     """
-    corners: Any = [float(texts[f"bndbox/{key}"]) for key in CORNERS]
-    if not all(corner.is_integer() for corner in corners):
+    if not all(map(float.is_integer, corners)):
         with contextlib.suppress(InvalidOperation):
-            corners = [Decimal(texts[f"bndbox/{key}"].strip()) for key in CORNERS]
+            corners = [Decimal(texts[key]) for key in CORNER_KEYS]
     x, y = corners[0] - origin, corners[1] - origin
     return float(x), float(y), float(corners[2] - x), float(corners[3] - y)
 
@@ -92,35 +102,40 @@ def _refuse_doctype(*_: object) -> None:
     raise XmlFaultError("doctype", "XML without a DOCTYPE", "one, which may declare entities")
 
 
-class _Collector:
-    """Takes the parser's events; what is deeper or elsewhere is not kept."""
+def _collect_into(file: XmlFile) -> tuple[Start, End, list[str]]:
+    """What takes the parser's events, and the list for its texts; what is deeper is not kept.
 
-    def __init__(self) -> None:
-        self.file = XmlFile()
-        self.pieces: list[str] = []
-        self._path: list[str] = []
+    Functions with variables of their own: there are seventy elements a file, and methods would
+    look each one up.
+    """
+    path: list[str] = []
+    pieces: list[str] = []
+    texts, objects = file.texts, file.objects
 
-    def start(self, name: str, _: dict[str, str]) -> None:
-        self._path.append(name)
-        self.pieces.clear()
-        depth = len(self._path)
-        if depth == 1 and name != "annotation":
+    def start(name: str, _: dict[str, str]) -> None:
+        path.append(name)
+        pieces.clear()
+        depth = len(path)
+        if depth > 2:
+            if depth > MAX_DEPTH:
+                expected = f"at most {MAX_DEPTH} elements within one another"
+                raise XmlFaultError("xml", expected, "more")
+        elif depth == 1 and name != "annotation":
             raise XmlFaultError("xml", "an <annotation> of Pascal VOC", f"<{name[:50]}>")
-        if depth == 2 and name == "object":
-            self.file.objects.append({})
-        if depth > MAX_DEPTH:
-            raise XmlFaultError("xml", f"at most {MAX_DEPTH} elements within one another", "more")
+        elif depth == 2 and name == "object":
+            objects.append({})
 
-    def end(self, name: str) -> None:
-        path, pieces = self._path, self.pieces
+    def end(name: str) -> None:
         depth = len(path)
         if 2 <= depth <= 4:
-            text = pieces[0].strip() if len(pieces) == 1 else "".join(pieces).strip()
+            text = pieces[0] if len(pieces) == 1 else "".join(pieces)
             if depth > 2 and path[1] == "object":
                 key = name if depth == 3 else f"{path[2]}/{name}"
-                self.file.objects[-1].setdefault(key, text)
+                objects[-1].setdefault(key, text.strip())
             elif depth < 4:
                 key = name if depth == 2 else f"{path[1]}/{name}"
-                self.file.texts.setdefault(key, text)
+                texts.setdefault(key, text.strip())
         pieces.clear()
         path.pop()
+
+    return start, end, pieces
