@@ -125,8 +125,7 @@ def build(cls: type[Config], values: Mapping[str, Any], *, typed: Collection[str
         values: of its fields.
         typed: the fields that somebody wrote down, for :func:`is_asked`.
     """
-    # To mypy, Config is any class; only dataclasses are given.
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # Config is one
         if field.default is dataclasses.MISSING and field.name not in values:
             raise UsageError(f"{flag_of(field)} is needed: {field.metadata['help']}")
     config = cls.__new__(cls)
