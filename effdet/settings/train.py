@@ -18,6 +18,7 @@ from effdet.config import (
 )
 from effdet.errors import UsageError
 from effdet.flags import option
+from effdet.settings import shared_help
 from effdet.settings.anchors import format_anchors, parse_anchors
 from effdet.settings.data import DataConfig
 from effdet.settings.postprocess import PostprocessConfig
@@ -59,7 +60,7 @@ class TrainConfig(DataConfig, PostprocessConfig):
     data: str = option(
         "shapes",
         metavar="DIR",
-        help="data folder: COCO, VOC, YOLO or CSV; or 'shapes': the built-in set",
+        help=shared_help.DATA,
         group="data",
     )
     train_split: str = option("train", metavar="NAME", help="split to train on")
@@ -77,7 +78,7 @@ class TrainConfig(DataConfig, PostprocessConfig):
         help=f"model name, see `effdet info` (default: of the weights, or {DEFAULT_MODEL})",
         group="model",
     )
-    image_size: tuple[int, ...] | None = option(None, help="input pixels: side, or height width")
+    image_size: tuple[int, ...] | None = option(None, help=shared_help.IMAGE_SIZE)
     padding: Padding | None = option(
         None, help="convolutions as TensorFlow (same) or PyTorch (default: of the weights, or same)"
     )
@@ -186,9 +187,9 @@ class TrainConfig(DataConfig, PostprocessConfig):
     tf32: bool = option(True, help="TensorFloat-32 for float32 work on GPUs that have it")
     max_nonfinite: int = option(50, help="steps in a row without finite gradients that end the run")
     detect_anomaly: bool = option(False, help="name the operation that made a NaN (slow)")
-    channels_last: bool = option(True, help="keep images and features channels-last in memory")
-    device: str | None = option(None, help="cpu, cuda or cuda:N (default: a GPU if there is one)")
-    workers: int | None = option(None, help="loader processes each (default: by CPUs)")
+    channels_last: bool = option(True, help=shared_help.CHANNELS_LAST)
+    device: str | None = option(None, help=shared_help.DEVICE)
+    workers: int | None = option(None, help=shared_help.LOADERS)
     timeout: float = option(600.0, help="seconds without progress after which a run is given up")
     seed: int = option(0, help="seed of weights, order and augmentation")
     save_minutes: float = option(
@@ -205,7 +206,7 @@ class TrainConfig(DataConfig, PostprocessConfig):
     log_every: int = option(20, help="steps between printed and logged lines", group="logs")
     console: Console = option("auto", help="a bar on a terminal, lines, or dllogger's lines")
     log_to: tuple[Sink, ...] = option((), help="also log to these, which must be installed")
-    evaluator: Evaluator = option("faster", help="library that computes the COCO figures")
+    evaluator: Evaluator = option("faster", help=shared_help.EVALUATOR)
 
     def __post_init__(self) -> None:
         DataConfig.__post_init__(self)
