@@ -23,6 +23,15 @@ from tests.data.formats.making import csv_folder, picture, text, voc_folder, voc
 YOLO_TOLERANCE = 1e-6
 """Pixels that a box may move on its way through YOLO's 12 digits."""
 
+LOST = {
+    "image ids": 3,
+    "annotation ids": 4,
+    "category ids": 2,
+    "gaps between category ids": 2,
+    "areas other than width x height": 1,
+}
+"""What neither VOC nor YOLO can hold of ``content``."""
+
 Boxes = dict[str, list[tuple[Any, ...]]]
 
 
@@ -71,15 +80,7 @@ def boxes_of(folder: Path, split: str = "train") -> tuple[AnnotationTable, Boxes
 def test_voc_gives_back_every_box_exactly(tmp_path: Path, content: dict[str, Any]) -> None:
     source = write_coco(tmp_path / "coco", content)
     done = convert_data(source, tmp_path / "voc", "voc")
-    assert +done.lost == Counter(
-        {
-            "image ids": 3,
-            "annotation ids": 4,
-            "category ids": 2,
-            "gaps between category ids": 2,
-            "areas other than width x height": 1,
-        }
-    )
+    assert +done.lost == Counter(LOST)
     back = convert_data(tmp_path / "voc", tmp_path / "back", "coco")
     assert not +back.lost
     before, after = boxes_of(source)[1], boxes_of(tmp_path / "back")[1]
@@ -95,17 +96,8 @@ def test_yolo_gives_back_every_box_that_is_no_crowd(
 ) -> None:
     source = write_coco(tmp_path / "coco", content)
     done = convert_data(source, tmp_path / "yolo", "yolo")
-    assert +done.lost == Counter(
-        {
-            "image ids": 3,
-            "annotation ids": 4,
-            "category ids": 2,
-            "gaps between category ids": 2,
-            "areas other than width x height": 1,
-            "crowd regions, left out": 1,
-            "boxes cut to their images": 1,
-        }
-    )
+    cut = {"crowd regions, left out": 1, "boxes cut to their images": 1}
+    assert +done.lost == Counter(LOST | cut)
     convert_data(tmp_path / "yolo", tmp_path / "back", "coco")
     table, after = boxes_of(tmp_path / "back")
     assert table.category_ids.tolist() == [0, 1]

@@ -19,7 +19,7 @@ from effdet.report.judged import judge
 from effdet.report.run import read_run
 from effdet.settings.report import ReportConfig
 from tests.page.test_page import Reader
-from tests.test_options import recording, unread
+from tests.test_options import record, unread
 from tests.tiny import tiny_model
 
 
@@ -322,8 +322,7 @@ def test_mistakes_are_errors_of_their_kind(
 
 
 def test_every_option_is_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cls, read = recording(ReportConfig)
-    monkeypatch.setattr(report, "ReportConfig", cls)
+    read = record(monkeypatch, report, ReportConfig)
     with tiny_model():
         cli.run_command(["report", str(run), "--evaluate", "--device", "cpu"])
     assert unread(ReportConfig, read) == set()
