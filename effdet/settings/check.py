@@ -9,7 +9,8 @@ from effdet.errors import UsageError, shown
 from effdet.flags import option
 from effdet.settings import shared_help
 from effdet.settings.anchors import parse_anchors
-from effdet.settings.train import DEFAULT_MODEL, MAX_WORKERS
+from effdet.settings.train import MAX_WORKERS
+from effdet.settings.train_options import DEFAULT_MODEL
 from effdet.settings.values import MAX_PIXELS, refuse_changed, require, require_pixels
 
 
