@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass
 
-from effdet.errors import UsageError
+from effdet.errors import SettingError, UsageError
 from effdet.flags import option
 from effdet.settings import shared_help
 from effdet.settings.values import refuse_changed, require
@@ -42,7 +42,7 @@ class BenchmarkConfig:
         require(self, ("warmup",), lambda v: v >= 0, "at least 0")
         for size in self.batch_size:
             if size < 1:
-                raise UsageError(f"batch_size must be at least 1, got {size}")
+                raise SettingError("batch_size", f"must be at least 1, got {size}")
         if self.threads is not None:
             require(self, ("threads",), lambda v: 0 < v <= 1024, "in [1, 1024]")
         if self.data is not None and self.images is not None:

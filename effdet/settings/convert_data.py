@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from effdet.errors import UsageError
+from effdet.errors import SettingError, UsageError
 from effdet.flags import option
 from effdet.settings import shared_help
 
@@ -32,6 +32,6 @@ class ConvertDataConfig:
         if not self.output:
             raise UsageError("OUTPUT is empty; name a folder to create")
         if not 0 <= self.val_share < 1:
-            raise UsageError(f"--val-share must be in [0, 1), got {self.val_share:g}")
+            raise SettingError("val_share", f"must be in [0, 1), got {self.val_share:g}")
         if self.seed < 0:
-            raise UsageError(f"--seed must be 0 or more, got {self.seed}")
+            raise SettingError("seed", f"must be 0 or more, got {self.seed}")

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from effdet.config import MAX_IMAGE_SIZE, ClassifierConfig, ModelConfig
-from effdet.errors import UsageError
+from effdet.errors import SettingError, UsageError
 from effdet.settings.data import DataConfig
 from effdet.settings.postprocess import PostprocessConfig
 from effdet.settings.train_model import model_to_train, settle
@@ -27,6 +27,13 @@ class TrainConfig(TrainOptions):
     def __post_init__(self) -> None:
         DataConfig.__post_init__(self)
         PostprocessConfig.__post_init__(self)
+        self._check_ranges()
+        self._check_pairs()
+        self._check_transfer()
+        self._check_schedule()
+        self._check_sizes()
+
+    def _check_ranges(self) -> None:
         # fmt: off
         positive = (
             "epochs", "accumulate", "progressive", "lr", "clip_norm", "max_nonfinite",
@@ -52,6 +59,8 @@ class TrainConfig(TrainOptions):
             require(self, ("workers",), lambda v: v >= 0, "at least 0")
             require(self, ("workers",), lambda v: v <= MAX_WORKERS, f"at most {MAX_WORKERS}")
         require(self, ("seed",), lambda v: 0 <= v < 2**32, "in [0, 2^32)")
+
+    def _check_pairs(self) -> None:
         require_amp(self.amp, self.amp_dtype)
         if self.weights and self.backbone_weights:
             raise UsageError("give --weights or --backbone-weights, not both")
@@ -61,9 +70,6 @@ class TrainConfig(TrainOptions):
             raise UsageError("give --freeze-bn or --sync-bn: frozen batch norms share nothing")
         if self.resume == "auto" and self.output is None:
             raise UsageError("--resume auto needs --output, the folder of the run to go on with")
-        self._check_transfer()
-        self._check_schedule()
-        self._check_sizes()
 
     def _check_transfer(self) -> None:
         require_input(self.mean, self.std)
@@ -75,9 +81,10 @@ class TrainConfig(TrainOptions):
                 "--freeze-epochs needs --weights or --backbone-weights: what is random must learn"
             )
         if self.freeze_epochs >= self.epochs:
-            raise UsageError(
-                f"freeze_epochs must be below the {self.epochs} epochs, got {self.freeze_epochs}; "
-                "--freeze is for the whole run"
+            raise SettingError(
+                "freeze_epochs",
+                f"must be below the {self.epochs} epochs, got {self.freeze_epochs}; "
+                "--freeze is for the whole run",
             )
         if self.unfreeze_lr_factor != UNFREEZE_LR_FACTOR and not self.freeze_epochs:
             raise UsageError("--unfreeze-lr-factor does nothing without --freeze-epochs")
@@ -85,7 +92,9 @@ class TrainConfig(TrainOptions):
 
     def _check_schedule(self) -> None:
         if self.min_lr > self.lr:
-            raise UsageError(f"min_lr must be at most lr, got {self.min_lr} and {self.lr}")
+            raise SettingError(
+                "min_lr", f"must be at most the --lr of {self.lr}, got {self.min_lr}"
+            )
         falls_to_it = self.schedule in ("cosine", "nvidia") or self.cooldown_epochs > 0
         if self.min_lr > 0 and not falls_to_it:
             raise UsageError(
@@ -95,39 +104,40 @@ class TrainConfig(TrainOptions):
         if self.lr_noise is not None and self.schedule != "nvidia":
             raise UsageError("--lr-noise is part of --schedule nvidia")
         if self.lr_noise is not None and not 0 <= self.lr_noise[0] < self.lr_noise[1] <= 1:
-            raise UsageError(
-                "lr_noise must be two parts of the run, in [0, 1] and rising, got "
-                f"{self.lr_noise[0]} {self.lr_noise[1]}"
+            raise SettingError(
+                "lr_noise",
+                "must be two parts of the run, in [0, 1] and rising, got "
+                f"{self.lr_noise[0]} {self.lr_noise[1]}",
             )
         if self.cooldown_epochs and self.min_lr == 0:
             raise UsageError("--cooldown-epochs needs a --min-lr above 0: at 0 nothing is learnt")
 
     def _check_sizes(self) -> None:
-        if not 0 < self.jitter_min <= self.jitter_max <= MAX_JITTER:
-            raise UsageError(
-                f"jitter_min must be above 0 and at most jitter_max, and that {MAX_JITTER}, got "
-                f"{self.jitter_min} and {self.jitter_max}"
-            )
+        require(self, ("jitter_max",), lambda v: 0 < v <= MAX_JITTER, f"in (0, {MAX_JITTER}]")
+        most = f"above 0 and at most the --jitter-max of {self.jitter_max:g}"
+        require(self, ("jitter_min",), lambda v: 0 < v <= self.jitter_max, most)
         if self.multi_scale is not None and not (
             0 < self.multi_scale[0] <= self.multi_scale[1] < math.inf
         ):
-            raise UsageError(
-                "multi_scale must be two factors, above 0 and rising, got "
-                f"{self.multi_scale[0]} {self.multi_scale[1]}"
+            raise SettingError(
+                "multi_scale",
+                "must be two factors, above 0 and rising, got "
+                f"{self.multi_scale[0]} {self.multi_scale[1]}",
             )
         if self.multi_scale is not None and self.progressive > 1:
             raise UsageError("give --multi-scale or --progressive, not both")
         if self.progressive > self.total_epochs:
-            raise UsageError(
-                f"progressive must be at most the {self.total_epochs} epochs, "
-                f"got {self.progressive}"
+            raise SettingError(
+                "progressive",
+                f"must be at most the {self.total_epochs} epochs, got {self.progressive}",
             )
         model = self.model_config(num_classes=1)  # an unknown model is better told at once
         largest_factor = MAX_IMAGE_SIZE / max(model.image_size)
         if self.multi_scale is not None and self.multi_scale[1] > largest_factor:
-            raise UsageError(
-                f"multi_scale must be at most {largest_factor:g}, where images have "
-                f"{MAX_IMAGE_SIZE} pixels a side, got {self.multi_scale[1]:g}"
+            raise SettingError(
+                "multi_scale",
+                f"must be at most {largest_factor:g}, where images have "
+                f"{MAX_IMAGE_SIZE} pixels a side, got {self.multi_scale[1]:g}",
             )
         if self.batch_size == 1 and self.smallest_batch == 2:
             raise UsageError(
@@ -190,8 +200,9 @@ def _factor(text: str) -> tuple[str, float]:
     except ValueError:
         factor = math.nan
     if not name or not 0 < factor < math.inf:
-        raise UsageError(
-            f"lr_factors must be a name, = and a number above 0, as backbone=0.1, got {text!r}; "
-            "what shall not learn goes to --freeze"
+        raise SettingError(
+            "lr_factors",
+            f"must be a name, = and a number above 0, as backbone=0.1, got {text!r}; "
+            "what shall not learn goes to --freeze",
         )
     return name, factor

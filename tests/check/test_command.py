@@ -221,7 +221,7 @@ def test_the_model_decides_of_anchors_and_sizes(
     words = ["--image-size", "64", "--model", "efficientdet_lite0", "--anchors", better["anchors"]]
     tried = found(capsys, data.folder, *words)
     assert tried[""]["anchors"]["own"] == better
-    with pytest.raises(UsageError, match="anchors must be aspect ratios"):
+    with pytest.raises(UsageError, match="--anchors must be aspect ratios"):
         run(capsys, data.folder, "--anchors", "1,two")
 
 
