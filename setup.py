@@ -190,7 +190,7 @@ def extension(kind: Any, name: str, folder: str, record: str, include: str, opti
 def build_ext_command(base: Any) -> Any:
     """``base`` (torch's build_ext), with every failure in the form that ``optional`` forgives."""
 
-    class BuildKernels(base):  # type: ignore[misc]
+    class BuildKernels(base):  # type: ignore[misc]  # torch may be absent
         def build_extension(self, ext: Any) -> None:
             try:
                 super().build_extension(ext)

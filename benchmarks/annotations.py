@@ -214,10 +214,9 @@ def silently_accepted(cases: int, seed: int = 0) -> dict[str, Any]:
 def peers() -> Iterator[tuple[str, tuple[Any, Any]]]:
     """The libraries that score annotation files."""
     from faster_coco_eval import COCO, COCOeval_faster
-    from pycocotools.coco import COCO as PyCOCO  # noqa: N811
-    from pycocotools.cocoeval import COCOeval
+    from pycocotools import coco, cocoeval
 
-    yield "pycocotools", (PyCOCO, COCOeval)
+    yield "pycocotools", (coco.COCO, cocoeval.COCOeval)
     yield "faster-coco-eval", (COCO, COCOeval_faster)
 
 

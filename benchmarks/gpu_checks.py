@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import effdet.ops  # noqa: F401 (defines the operators)
+import effdet.ops  # noqa: F401 - defines the operators
 
 Case = tuple[str, float]
 

@@ -16,8 +16,7 @@ from unittest import mock
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from effdet import __version__ as release  # noqa: E402
-
+release = importlib.import_module("effdet").__version__
 project = "effdet"
 html_show_copyright = html_show_sphinx = False
 html_title = f"effdet {release}"

@@ -4,7 +4,7 @@
 from tqdm import tqdm
 
 
-class Bar(tqdm):  # type: ignore[misc]
+class Bar(tqdm):  # type: ignore[misc]  # tqdm has no types
     """tqdm's bar without its thread, which loader processes would be forked beside."""
 
     monitor_interval = 0

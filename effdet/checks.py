@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from effdet.errors import UsageError, nearest, shown
+from effdet.errors import SettingError, UsageError, nearest, shown
 
 
 def check_number(
@@ -22,7 +22,7 @@ def check_number(
         above: whether it must be more than ``low``.
 
     Raises:
-        UsageError: naming the value.
+        SettingError: naming the value.
     """
     kinds = (int,) if whole else (int, float)
     # Python compares whole numbers of any size with floats without converting them.
@@ -31,7 +31,7 @@ def check_number(
     kind = "a whole number" if whole else "a number"
     start = "(" if above else "["
     wanted = f"{kind} in {start}{_number(low)}, {_number(high)}]"
-    raise UsageError(f"{name} must be {wanted}, got {shown(value)}")
+    raise SettingError(name, f"must be {wanted}, got {shown(value)}")
 
 
 def check_numbers(
@@ -40,7 +40,7 @@ def check_numbers(
     """Refuse what is no tuple of so many numbers, each as :func:`check_number` has it."""
     counts = list(counts)
     if type(values) is not tuple or len(values) not in counts:
-        raise UsageError(f"{name} must be {_range(counts)} numbers, got {shown(values)}")
+        raise SettingError(name, f"must be {_range(counts)} numbers, got {shown(values)}")
     for value in values:
         check_number(name, value, low, high, **how)
 
@@ -56,7 +56,7 @@ def check_image_size(size: Any, least: int, most: int, pixels: int) -> None:
     ):
         if not fits:
             found = f"{shown(height, 20)} x {shown(width, 20)}"
-            raise UsageError(f"image_size must be {limit}, got {found} (height x width)")
+            raise SettingError("image_size", f"must be {limit}, got {found} (height x width)")
 
 
 def check_normalization(mean: Any, std: Any) -> None:
@@ -75,8 +75,8 @@ def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
 def check_text(name: str, value: Any, length: int) -> None:
     """Refuse what is no text of at most ``length`` characters."""
     if type(value) is not str or len(value) > length:
-        raise UsageError(
-            f"{name} must be a text of at most {length} characters, got {shown(value)}"
+        raise SettingError(
+            name, f"must be a text of at most {length} characters, got {shown(value)}"
         )
 
 

@@ -19,7 +19,7 @@ from effdet.checks import (
     check_numbers,
     check_text,
 )
-from effdet.errors import UsageError, nearest
+from effdet.errors import SettingError, UsageError, nearest
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 LITE_MEAN, LITE_STD = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
@@ -294,5 +294,5 @@ def model_config(name: str, **changes: Any) -> ModelConfig:
 def size_pair(values: tuple[int, ...]) -> tuple[int, int]:
     """``(height, width)`` from one side or from both."""
     if len(values) not in (1, 2):
-        raise UsageError(f"image_size must be one or two numbers, got {len(values)}")
+        raise SettingError("image_size", f"must be one or two numbers, got {len(values)}")
     return values[0], values[-1]

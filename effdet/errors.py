@@ -25,6 +25,22 @@ class UsageError(EffdetError, ValueError):
     exit_code = 2
 
 
+class SettingError(UsageError):
+    """A value that a setting cannot have; :mod:`effdet.flags` names the setting as it was given.
+
+    Args:
+        name: the field.
+        text: what it must be and what was found, from ``must`` on.
+    """
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(name, text)
+        self.name, self.text = name, text
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.text}"
+
+
 class DataError(EffdetError, ValueError):
     """An annotation file, an image or a data folder that cannot be used."""
 

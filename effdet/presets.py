@@ -40,7 +40,7 @@
 
 from typing import Any
 
-from effdet.settings.train import USUAL_LR
+from effdet.settings.train_options import USUAL_LR
 
 _NVIDIA_SCALE = 64 / 1200
 """From rates at NVIDIA's global batch to rates at the one that --lr is given for."""

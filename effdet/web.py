@@ -19,7 +19,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from email.message import Message
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urljoin, urlsplit
@@ -230,14 +229,19 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follows an address to https alone."""
 
     def http_error_302(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
     ) -> Any:
         target = urljoin(req.full_url, headers.get("Location", ""))
         if not _is_safe(target, req.full_url):
             fp.close()
             there = target.split("?")[0]
             raise UnreachableError(f"{req.host} sends on to {there}, which is not an https address")
-        return super().http_error_302(req, fp, code, msg, headers)  # type: ignore[arg-type]
+        return super().http_error_302(req, fp, code, msg, headers)
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 

@@ -95,7 +95,7 @@ def test_a_model_survives_the_plain_values_of_a_checkpoint() -> None:
         ({"seed": -1}, r"seed must be in \[0, 2\^32\), got -1"),
         ({"amp_dtype": "bfloat16"}, "--amp-dtype bfloat16 needs --amp"),
         ({"workers": -1}, "workers must be at least 0"),
-        ({"jitter_min": 2.0, "jitter_max": 1.0}, "got 2.0 and 1.0"),
+        ({"jitter_min": 2.0, "jitter_max": 1.0}, "at most the --jitter-max of 1, got 2.0"),
         ({"jitter_min": 0.0}, "jitter_min must be above 0"),
         ({"weights": "a", "backbone_weights": "b"}, "--weights or --backbone-weights"),
         ({"model": "efficientdet_d8"}, "unknown model 'efficientdet_d8'"),

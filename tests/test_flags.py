@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from effdet import flags
-from effdet.errors import UsageError
+from effdet.errors import SettingError, UsageError
 from effdet.flags import option
 from effdet.presets import ABOUT, PRESETS
 from effdet.settings import PredictConfig, TrainConfig, ValidateConfig
@@ -28,7 +28,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.lr > 1:
-            raise UsageError(f"lr must be at most 1, got {self.lr}")
+            raise SettingError("lr", f"must be at most 1, got {self.lr}")
 
 
 def parse(*argv: str, **more: Any) -> Settings:
@@ -87,7 +87,7 @@ def test_debug_is_for_the_program_not_the_settings() -> None:
         (["--steps", "9" * 9000], "argument --steps: must be a whole number, found '9"),
         (["--pair", "1"], "argument --pair: expected 2 arguments"),
         (["--steps"], "argument --steps: expected one argument"),
-        (["--lr", "3"], "lr must be at most 1, got 3.0"),
+        (["--lr", "3"], "^--lr must be at most 1, got 3.0"),
         ([], "--weights is needed: a checkpoint"),
     ],
 )
@@ -95,6 +95,20 @@ def test_a_wrong_word_is_named_with_what_to_do(argv: list[str], message: str) ->
     words = argv if "is needed" in message else [*argv, "--weights=w.pt"]
     with pytest.raises(UsageError, match=message):
         parse(*words)
+
+
+def test_a_wrong_setting_is_named_as_it_was_given(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("lr: 3\n")
+    words = ("--weights", "w", "--config", str(file))
+    with pytest.raises(UsageError, match=re.escape(f"{file}: lr must be at most 1, got 3.0")):
+        parse(*words)
+    with pytest.raises(UsageError, match=r"^--lr must be at most 1, got 2\.0"):
+        parse(*words, "--lr", "2")
+    with pytest.raises(UsageError, match=r"^lr must be at most 1, got 2\.0"):
+        parse("--weights", "w", "--preset", "p", presets={"p": {"lr": 2.0}})
+    with pytest.raises(UsageError, match=r"^lr must be at most 1, got 2\.0"):
+        Settings(files=("in",), weights="w", lr=2.0)
 
 
 def test_a_missing_positional_is_named() -> None:

@@ -4,7 +4,7 @@
 import dataclasses
 import sys
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 import pytest
@@ -50,6 +50,13 @@ def recording(cls: type[Any]) -> tuple[type[Any], set[str]]:
     return dataclasses.dataclass(frozen=True, kw_only=True)(Recording), read
 
 
+def record(monkeypatch: pytest.MonkeyPatch, program: ModuleType, cls: type[Any]) -> set[str]:
+    """The fields that ``program``, from now on, reads from the settings it makes of ``cls``."""
+    recorded, read = recording(cls)
+    monkeypatch.setattr(program, cls.__name__, recorded)
+    return read
+
+
 def unread(cls: type[Any], read: set[str]) -> set[str]:
     return {field.name for field in dataclasses.fields(cls)} - read
 
@@ -66,8 +73,7 @@ def run_folder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     words = ["train.py", "--data", str(data), *SMALL, "--model", "efficientdet_lite0"]
     words += ["--image-size", "64", "--epochs", "1", "--output", str(folder)]
     with pytest.MonkeyPatch.context() as patch:
-        cls, read = recording(TrainConfig)
-        patch.setattr(train, "TrainConfig", cls)
+        read = record(patch, train, TrainConfig)
         patch.setattr(sys, "argv", words)
         train.main()
     return folder, read
@@ -80,8 +86,7 @@ def test_train_reads_every_option(run_folder: tuple[Path, set[str]]) -> None:
 def test_validate_reads_every_option(
     run_folder: tuple[Path, set[str]], data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cls, read = recording(ValidateConfig)
-    monkeypatch.setattr(validate, "ValidateConfig", cls)
+    read = record(monkeypatch, validate, ValidateConfig)
     words = [
         "validate.py",
         "--data",
@@ -101,8 +106,7 @@ def test_predict_reads_every_option(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    cls, read = recording(PredictConfig)
-    monkeypatch.setattr(predict, "PredictConfig", cls)
+    read = record(monkeypatch, predict, PredictConfig)
     weights = ["--weights", str(run_folder[0] / "best.pt"), "--output", str(tmp_path / "out")]
     cli.run_command(["predict", str(data / "val"), *weights, "--device", "cpu"])
     assert unread(PredictConfig, read) == set()
@@ -112,8 +116,7 @@ def test_predict_reads_every_option(
 def test_average_reads_every_option(
     run_folder: tuple[Path, set[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cls, read = recording(AverageConfig)
-    monkeypatch.setattr(average, "AverageConfig", cls)
+    read = record(monkeypatch, average, AverageConfig)
     files = [str(run_folder[0] / name) for name in ("best.pt", "last.pt")]
     cli.run_command(["average", *files, "--best", "2", "--output", str(tmp_path / "out.pt")])
     assert unread(AverageConfig, read) == set()
@@ -122,15 +125,13 @@ def test_average_reads_every_option(
 def test_convert_data_reads_every_option(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cls, read = recording(ConvertDataConfig)
-    monkeypatch.setattr(convert_data, "ConvertDataConfig", cls)
+    read = record(monkeypatch, convert_data, ConvertDataConfig)
     cli.run_command(["convert-data", str(data), str(tmp_path / "out"), "--to", "yolo"])
     assert unread(ConvertDataConfig, read) == set()
 
 
 def test_download_reads_every_option(monkeypatch: pytest.MonkeyPatch) -> None:
-    cls, read = recording(DownloadConfig)
-    monkeypatch.setattr(download, "DownloadConfig", cls)
+    read = record(monkeypatch, download, DownloadConfig)
     monkeypatch.setattr(download, "download_coco2017", lambda folder, parts: folder)
     cli.run_command(["download", "coco2017", "--output", "here", "--parts", "val", "train"])
     assert unread(DownloadConfig, read) == set()

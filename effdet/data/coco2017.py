@@ -56,7 +56,16 @@ class Archive:
         return self.url.rpartition("/")[2]
 
 
-IMAGE_TERMS = "images under the terms of Flickr and of their authors"
+def _images(folder: str, *, size: int, sha256: str, unpacked: int) -> Archive:
+    return Archive(
+        url=f"{HOST}/zips/{folder}.zip",
+        size=size,
+        sha256=sha256,
+        folder=folder,
+        unpacked=unpacked,
+        terms="images under the terms of Flickr and of their authors",
+    )
+
 
 # Sizes and SHA-256 as TensorFlow Datasets and others record them for these files; COCO itself
 # publishes none.
@@ -69,21 +78,17 @@ COCO2017 = {
         unpacked=1_000_000_000,
         terms="CC BY 4.0",
     ),
-    "val": Archive(
-        url=f"{HOST}/zips/val2017.zip",
+    "val": _images(
+        "val2017",
         size=815_585_330,
         sha256="4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
-        folder="val2017",
         unpacked=850_000_000,
-        terms=IMAGE_TERMS,
     ),
-    "train": Archive(
-        url=f"{HOST}/zips/train2017.zip",
+    "train": _images(
+        "train2017",
         size=19_336_861_798,
         sha256="69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
-        folder="train2017",
         unpacked=20_000_000_000,
-        terms=IMAGE_TERMS,
     ),
 }
 """The parts, the smallest first."""

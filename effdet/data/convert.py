@@ -231,9 +231,9 @@ def _unique_names(names: Names, taken: set[str]) -> list[str]:
     """
     unique = []
     for name in names:
-        stem, suffix = os.path.splitext(name.rpartition("/")[2])  # noqa: PTH122
+        stem, suffix = os.path.splitext(name.rpartition("/")[2])  # noqa: PTH122 - of many
         if stem.lower() in taken:
-            stem = os.path.splitext(name.replace("/", "_"))[0]  # noqa: PTH122
+            stem = name.replace("/", "_").removesuffix(suffix)
         number = 2
         while stem.lower() in taken:
             stem, number = f"{stem.removesuffix(f'_{number - 1}')}_{number}", number + 1

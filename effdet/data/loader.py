@@ -72,7 +72,7 @@ class Loader(DataLoader[Any]):
             generator=torch.Generator(),
         )
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # not torch's batches
         batches = super().__iter__() if self._workers is None else self._start_pass(self._workers)
         while (packed := self._next(batches)) is not None:
             if isinstance(packed, DataError):
@@ -86,8 +86,8 @@ class Loader(DataLoader[Any]):
             return workers.wait_for(super().__iter__, self.timeout)
         with ending_signals_held():
             batches = super().__iter__()
-        # The one attribute that leads from a loader to its processes.
-        workers.processes += batches._workers  # type: ignore[attr-defined]
+        processes: Any = batches  # torch types no attribute that leads to them
+        workers.processes += processes._workers
         hold_back_deaths()
         return batches
 

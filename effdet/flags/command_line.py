@@ -9,8 +9,8 @@ import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NoReturn, TypeVar
 
-from effdet.errors import UsageError, nearest
-from effdet.flags.option import flag_of
+from effdet.errors import SettingError, UsageError, nearest
+from effdet.flags.option import flag_name, flag_of
 from effdet.flags.values import NumberOr, element_of, from_word
 from effdet.flags.yaml_options import load_yaml
 
@@ -80,9 +80,16 @@ def parse(
     flags.pop("debug", None)
     values = dict(saved(flags)) if saved is not None else {}
     values |= (presets or {}).get(flags.pop("preset", ""), {})
-    if "config" in flags:
-        flags = load_yaml(cls, flags.pop("config")) | flags
-    return build(cls, values | flags, typed=flags)
+    path = flags.pop("config", None)
+    written = {} if path is None else load_yaml(cls, path)
+    try:
+        return build(cls, values | written | flags, typed={*written, *flags})
+    except SettingError as error:
+        if error.name in flags:
+            raise UsageError(f"{flag_name(error.name)} {error.text}") from error
+        if error.name in written:
+            raise UsageError(f"{path}: {error}") from error
+        raise
 
 
 def _build_parser(
@@ -125,8 +132,7 @@ def build(cls: type[Config], values: Mapping[str, Any], *, typed: Collection[str
         values: of its fields.
         typed: the fields that somebody wrote down, for :func:`is_asked`.
     """
-    # To mypy, Config is any class; only dataclasses are given.
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # Config is one
         if field.default is dataclasses.MISSING and field.name not in values:
             raise UsageError(f"{flag_of(field)} is needed: {field.metadata['help']}")
     config = cls.__new__(cls)

@@ -46,7 +46,7 @@ class Head(nn.Module):
 
     def _level(self, x: Tensor, level: int) -> Tensor:
         for conv, bns in zip(self.convs, self.bns, strict=True):
-            x = self.act(bns[level](conv(x)))  # type: ignore[index]
+            x = self.act(bns[level](conv(x)))  # type: ignore[index]  # a ModuleList
         logits: Tensor = self.predict(x)
         return logits
 

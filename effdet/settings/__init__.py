@@ -16,7 +16,8 @@ from effdet.settings.postprocess import (
     select_postprocess,
 )
 from effdet.settings.predict import PredictConfig
-from effdet.settings.train import SETTLED, TrainConfig
+from effdet.settings.train import TrainConfig
+from effdet.settings.train_model import SETTLED
 from effdet.settings.validate import ValidateConfig
 from effdet.settings.values import (
     MAX_PIXELS,

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from effdet.config import ModelConfig
-from effdet.errors import UsageError, shown
+from effdet.errors import SettingError, shown
 
 _FORM = re.compile(r"(?P<ratios>[^@x]+)(?:@(?P<scale>[^@x]+))?(?:x(?P<scales>[^@x]+))?")
 
@@ -19,7 +19,7 @@ def parse_anchors(text: str) -> dict[str, Any]:
     """The fields of :class:`~effdet.config.ModelConfig` that ``--anchors`` sets.
 
     Raises:
-        UsageError: where ``text`` is not of that form.
+        SettingError: where ``text`` is not of that form.
     """
     found = _FORM.fullmatch(text.strip())
     if found is None:
@@ -36,7 +36,7 @@ def parse_anchors(text: str) -> dict[str, Any]:
         raise _wrong(text) from error
     ratios = values["aspect_ratios"]
     if len(set(ratios)) < len(ratios):
-        raise UsageError(f"anchors must have aspect ratios that differ, got {shown(text)}")
+        raise SettingError("anchors", f"must have aspect ratios that differ, got {shown(text)}")
     return values
 
 
@@ -51,8 +51,9 @@ def _number(value: float) -> str:
     return repr(float(value)).removesuffix(".0")
 
 
-def _wrong(text: str) -> UsageError:
-    return UsageError(
-        "anchors must be aspect ratios, @ and a scale, x and sizes an octave, as 1,2,0.5@4x3, got "
-        f"{shown(text)}"
+def _wrong(text: str) -> SettingError:
+    return SettingError(
+        "anchors",
+        "must be aspect ratios, @ and a scale, x and sizes an octave, as 1,2,0.5@4x3, got "
+        f"{shown(text)}",
     )

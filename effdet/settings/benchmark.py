@@ -3,8 +3,9 @@
 
 from dataclasses import dataclass
 
-from effdet.errors import UsageError
+from effdet.errors import SettingError, UsageError
 from effdet.flags import option
+from effdet.settings import shared_help
 from effdet.settings.values import refuse_changed, require
 
 
@@ -30,9 +31,7 @@ class BenchmarkConfig:
     rounds: int = option(20, help="timed calls of each kind; all files take turns in each")
     threads: int | None = option(None, help="threads of each runtime (default: torch's own number)")
     use_ema: bool = option(True, help="take the averaged weights where a file has them")
-    trust_code: bool = option(
-        False, help="run weights that are code: a .pt2 of effdet export that you trust"
-    )
+    trust_code: bool = option(False, help=shared_help.TRUST_CODE)
     device: str | None = option(
         None, help="of weights: cpu, cuda or cuda:N (default: a GPU if there is one)"
     )
@@ -43,7 +42,7 @@ class BenchmarkConfig:
         require(self, ("warmup",), lambda v: v >= 0, "at least 0")
         for size in self.batch_size:
             if size < 1:
-                raise UsageError(f"batch_size must be at least 1, got {size}")
+                raise SettingError("batch_size", f"must be at least 1, got {size}")
         if self.threads is not None:
             require(self, ("threads",), lambda v: 0 < v <= 1024, "in [1, 1024]")
         if self.data is not None and self.images is not None:

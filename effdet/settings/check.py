@@ -7,8 +7,10 @@ from typing import Any
 from effdet.config import ModelConfig, model_config, size_pair
 from effdet.errors import UsageError, shown
 from effdet.flags import option
+from effdet.settings import shared_help
 from effdet.settings.anchors import parse_anchors
-from effdet.settings.train import DEFAULT_MODEL, MAX_WORKERS
+from effdet.settings.train import MAX_WORKERS
+from effdet.settings.train_options import DEFAULT_MODEL
 from effdet.settings.values import MAX_PIXELS, refuse_changed, require, require_pixels
 
 
@@ -29,12 +31,8 @@ class CheckConfig:
     )
     images: bool = option(True, help="decode every image; without, only annotations and names")
     workers: int | None = option(None, help="images decoded at once (default: by CPUs)")
-    max_pixels: int = option(
-        MAX_PIXELS, help="pixels of an image; one with more is refused before decoding"
-    )
-    follow_links: bool = option(
-        False, help="read files that a link leads to outside of the data folder"
-    )
+    max_pixels: int = option(MAX_PIXELS, help=shared_help.PIXELS)
+    follow_links: bool = option(False, help=shared_help.FOLLOW_LINKS)
     examples: int = option(5, help="examples of each finding")
     json: str | None = option(
         None,

@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 
 from effdet.config import Padding
-from effdet.errors import UsageError
+from effdet.errors import SettingError
 from effdet.flags import option
 from effdet.settings.values import require_input
 
@@ -37,4 +37,4 @@ class ConvertConfig:
         faults = [name for name in self.classes if not name.strip()]
         faults += [name for name in self.classes if self.classes.count(name) > 1]
         if faults:
-            raise UsageError(f"classes must be names that differ, got {faults[0]!r}")
+            raise SettingError("classes", f"must be names that differ, got {faults[0]!r}")

@@ -4,8 +4,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from effdet.errors import UsageError
+from effdet.errors import SettingError, UsageError
 from effdet.flags import option
+from effdet.settings import shared_help
 
 WrittenFormat = Literal["coco", "voc", "yolo"]
 ImageFiles = Literal["copy", "link", "none"]
@@ -15,9 +16,7 @@ ImageFiles = Literal["copy", "link", "none"]
 class ConvertDataConfig:
     """Settings of ``effdet convert-data``."""
 
-    source: str = option(
-        help="data folder: COCO, VOC, YOLO or CSV; or 'shapes': the built-in set", positional=True
-    )
+    source: str = option(help=shared_help.DATA, positional=True)
     output: str = option(help="folder to create", positional=True)
     to: WrittenFormat = option(help="format to write")
     images: ImageFiles = option(
@@ -27,14 +26,12 @@ class ConvertDataConfig:
         0.0, help="part of the training images, 0-1, to set apart as val where there is none"
     )
     seed: int = option(0, help="of the choice of these images")
-    follow_links: bool = option(
-        False, help="read files that a link leads to outside of the data folder"
-    )
+    follow_links: bool = option(False, help=shared_help.FOLLOW_LINKS)
 
     def __post_init__(self) -> None:
         if not self.output:
             raise UsageError("OUTPUT is empty; name a folder to create")
         if not 0 <= self.val_share < 1:
-            raise UsageError(f"--val-share must be in [0, 1), got {self.val_share:g}")
+            raise SettingError("val_share", f"must be in [0, 1), got {self.val_share:g}")
         if self.seed < 0:
-            raise UsageError(f"--seed must be 0 or more, got {self.seed}")
+            raise SettingError("seed", f"must be 0 or more, got {self.seed}")

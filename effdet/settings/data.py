@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 
 from effdet.flags import option
+from effdet.settings import shared_help
 from effdet.settings.values import MAX_PIXELS, require, require_pixels
 
 
@@ -16,12 +17,8 @@ class DataConfig:
         help="refuse what would be repaired: boxes that stick out or have no area, missing fields",
         group="what is wrong with the data",
     )
-    follow_links: bool = option(
-        False, help="read files that a link leads to outside of the data folder"
-    )
-    max_pixels: int = option(
-        MAX_PIXELS, help="pixels of an image; one with more is refused before decoding"
-    )
+    follow_links: bool = option(False, help=shared_help.FOLLOW_LINKS)
+    max_pixels: int = option(MAX_PIXELS, help=shared_help.PIXELS)
     max_bad_images: float = option(
         0.01,
         help="part of the images, 0-1, that may be bad: replaced in training, missed in validation",

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from effdet.errors import UsageError
 from effdet.flags import is_asked, option
 from effdet.settings.values import NMS, require
 
@@ -30,15 +29,11 @@ class PostprocessConfig:
     clip_boxes: bool = option(False, help="clip boxes to the image (published figures do not)")
 
     def __post_init__(self) -> None:
-        for name in ("iou_threshold", "score_threshold"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        require(self, ("iou_threshold", "score_threshold"), lambda v: 0 <= v <= 1, "in [0, 1]")
         require(
             self, ("sigma",), lambda v: 2.0**-126 <= v < math.inf, "finite and above 0 in float32"
         )
-        for name in ("max_candidates", "max_detections"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
+        require(self, ("max_candidates", "max_detections"), lambda v: v >= 1, "at least 1")
         require(self, ("max_per_class",), lambda v: v >= 0, "at least 0")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from effdet.errors import UsageError
 from effdet.flags import option
+from effdet.settings import shared_help
 from effdet.settings.postprocess import FOR_PEOPLE, POSTPROCESS_GROUP, PostprocessConfig
 from effdet.settings.values import MAX_PIXELS, NMS, Save, require, require_pixels
 
@@ -39,15 +40,11 @@ class PredictConfig(PostprocessConfig):
     max_frames: int = option(0, help="frames of a video at most, 0: all")
     seconds: float = option(0.0, help="seconds of a video at most, 0: all")
     use_ema: bool = option(True, help="use the averaged weights where the file has them")
-    trust_code: bool = option(
-        False, help="run weights that are code: a .pt2 of effdet export that you trust"
-    )
+    trust_code: bool = option(False, help=shared_help.TRUST_CODE)
     batch_size: int = option(8, help="images that go through the model at once")
     workers: int | None = option(None, help="threads that decode ahead (default: by CPUs)")
-    max_pixels: int = option(
-        MAX_PIXELS, help="pixels of an image; one with more is refused before decoding"
-    )
-    device: str | None = option(None, help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    max_pixels: int = option(MAX_PIXELS, help=shared_help.PIXELS)
+    device: str | None = option(None, help=shared_help.DEVICE)
     nms: NMS = option(
         FOR_PEOPLE.nms,
         help="suppression of overlapping boxes of one class",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from effdet.errors import UsageError
 from effdet.flags import option
+from effdet.settings import shared_help
 from effdet.settings.data import DataConfig
 from effdet.settings.postprocess import PostprocessConfig
 from effdet.settings.values import AmpDtype, Evaluator, refuse_changed, require, require_amp
@@ -18,7 +19,7 @@ class ValidateConfig(DataConfig, PostprocessConfig):
     data: str = option(
         "shapes",
         metavar="DIR",
-        help="data folder: COCO, VOC, YOLO or CSV; or 'shapes': the built-in set",
+        help=shared_help.DATA,
     )
     split: str = option("val", metavar="NAME", help="split to validate on")
     annotations: str | None = option(
@@ -32,20 +33,18 @@ class ValidateConfig(DataConfig, PostprocessConfig):
         None, metavar="FILE", help="COCO results file to score instead of a model"
     )
     use_ema: bool = option(True, help="validate the averaged weights where the file has them")
-    trust_code: bool = option(
-        False, help="run weights that are code: a .pt2 of effdet export that you trust"
-    )
-    image_size: tuple[int, ...] | None = option(None, help="input pixels: side, or height width")
+    trust_code: bool = option(False, help=shared_help.TRUST_CODE)
+    image_size: tuple[int, ...] | None = option(None, help=shared_help.IMAGE_SIZE)
     batch_size: int = option(8, help="images a process and step")
     amp: bool = option(False, help="mixed precision: float16 on CUDA, bfloat16 on CPU")
     amp_dtype: AmpDtype | None = option(None, help="precision of --amp")
-    channels_last: bool = option(True, help="keep images and features channels-last in memory")
-    device: str | None = option(None, help="cpu, cuda or cuda:N (default: a GPU if there is one)")
-    workers: int | None = option(None, help="loader processes each (default: by CPUs)")
+    channels_last: bool = option(True, help=shared_help.CHANNELS_LAST)
+    device: str | None = option(None, help=shared_help.DEVICE)
+    workers: int | None = option(None, help=shared_help.LOADERS)
     max_bad_images: float = option(
         0.0, help="part of the images, 0-1, that may be unreadable: their boxes count as missed"
     )
-    evaluator: Evaluator = option("faster", help="library that computes the COCO figures")
+    evaluator: Evaluator = option("faster", help=shared_help.EVALUATOR)
     json: str | None = option(
         None,
         metavar="FILE",

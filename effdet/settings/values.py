@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
-from effdet.errors import UsageError
+from effdet.errors import SettingError, UsageError
 from effdet.flags import as_flag, flag_name, is_asked
 
 AmpDtype = Literal["float16", "bfloat16"]
@@ -28,10 +28,14 @@ MOST_PIXELS = 178_956_970
 
 
 def require(settings: Any, names: Iterable[str], holds: Callable[[float], bool], text: str) -> None:
-    """Raise :class:`UsageError` for the first field of ``names`` that ``holds`` is not true of."""
+    """Refuse the first field of ``names`` that ``holds`` is not true of.
+
+    Raises:
+        SettingError: saying that it must be ``text``.
+    """
     for name in names:
         if not holds(getattr(settings, name)):
-            raise UsageError(f"{name} must be {text}, got {getattr(settings, name)}")
+            raise SettingError(name, f"must be {text}, got {getattr(settings, name)}")
 
 
 def refuse_changed(settings: Any, names: Iterable[str], why: str) -> None:
@@ -57,7 +61,7 @@ def refuse_changed(settings: Any, names: Iterable[str], why: str) -> None:
 def require_pixels(max_pixels: int) -> None:
     """Refuse a limit that nothing or everything would be beyond."""
     if not 0 < max_pixels <= MOST_PIXELS:
-        raise UsageError(f"max_pixels must be in [1, {MOST_PIXELS}], got {max_pixels}")
+        raise SettingError("max_pixels", f"must be in [1, {MOST_PIXELS}], got {max_pixels}")
 
 
 def require_input(
@@ -66,10 +70,10 @@ def require_input(
     """Refuse a normalisation that would divide by 0 or make what is not finite."""
     for value in std or ():
         if not 0 < value < math.inf:
-            raise UsageError(f"std must be above 0, got {value:g}")
+            raise SettingError("std", f"must be above 0, got {value:g}")
     for value in mean or ():
         if not math.isfinite(value):
-            raise UsageError(f"mean must be finite, got {value:g}")
+            raise SettingError("mean", f"must be finite, got {value:g}")
 
 
 def require_amp(amp: bool, dtype: AmpDtype | None) -> None:

@@ -104,27 +104,18 @@ class Checkpointer:
         if self.folder is None or ranks is None:
             return
         ended = progress.images == 0
-        metrics = {"epoch": progress.epoch - ended, **figures}
         checkpoint = Checkpoint(
             model_config=self.model_config,
             class_map=self.class_map,
             model=trainer.bare_model.state_dict(),
             ema=None if trainer.ema is None else trainer.ema.module.state_dict(),
             chosen=figures.get("weights", "raw" if trainer.ema is None else "ema"),
-            metrics=metrics,
+            metrics={"epoch": progress.epoch - ended, **figures},
             training=self._training_state(trainer, progress, history, ranks),
         )
         self.best_lost = is_best
         try:
-            # The best first: last.pt names the best AP, and a run killed in between must not
-            # lose it.
-            if is_best:
-                save_best(self.folder, checkpoint)
-                self.best_lost = False
-            save_last(self.folder, checkpoint)
-            every = self.config.save_every
-            if every and ended and metrics["epoch"] % every == 0:
-                save_epoch(self.folder, checkpoint, metrics["epoch"], self.config.keep)
+            self._write(self.folder, checkpoint, is_best, ended)
         except OSError as error:
             self.failures += 1
             if must:
@@ -132,6 +123,16 @@ class Checkpointer:
             self.warn(f"{error}; the run goes on, {FAILED_SAVES - self.failures} more tries")
         else:
             self.failures = 0
+
+    def _write(self, folder: Path, checkpoint: Checkpoint, is_best: bool, ended: bool) -> None:
+        # The best first: last.pt names the best AP, and a run killed in between must not lose it.
+        if is_best:
+            save_best(folder, checkpoint)
+            self.best_lost = False
+        save_last(folder, checkpoint)
+        every, epoch = self.config.save_every, checkpoint.metrics["epoch"]
+        if every and ended and epoch % every == 0:
+            save_epoch(folder, checkpoint, epoch, self.config.keep)
 
     def restore(
         self, trainer: Trainer, progress: Progress, checkpoint: Checkpoint, source: Path

@@ -124,5 +124,5 @@ def _slots(model: nn.Module) -> list[Slot]:
     for names in kept:
         for name, tensor in names.items():
             if tensor is not None:
-                slots.setdefault(id(tensor), (names, name))  # type: ignore[arg-type]
+                slots.setdefault(id(tensor), (names, name))  # type: ignore[arg-type]  # not None
     return list(slots.values())

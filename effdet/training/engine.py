@@ -245,7 +245,7 @@ def seed_epoch(seed: int, epoch: int) -> None:
     number = (seed * 1_000_003 + epoch) * 4_096 + distributed.rank()
     torch.manual_seed(number)
     random.seed(number)
-    np.random.seed(number % 2**32)  # noqa: NPY002 (the global one)
+    np.random.seed(number % 2**32)  # noqa: NPY002 - the global one
 
 
 def train_one_epoch(

@@ -85,12 +85,12 @@ def step_unless(optimizer: TorchOptimizer, found_inf: Tensor) -> None:
     """
     if all(group["fused"] for group in optimizer.param_groups):
         # The two attributes by which torch.amp.GradScaler tells a fused step what to do.
-        optimizer.grad_scale = None  # type: ignore[attr-defined]
-        optimizer.found_inf = found_inf  # type: ignore[attr-defined]
+        told: Any = optimizer  # which has no types for them
+        told.grad_scale, told.found_inf = None, found_inf
         try:
             optimizer.step()
         finally:
-            del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
+            del told.grad_scale, told.found_inf
     elif not found_inf.item():
         optimizer.step()
 

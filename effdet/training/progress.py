@@ -99,7 +99,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
     Training draws from torch's alone; the others are for code of the user's.
     """
     version, words, gauss = random.getstate()
-    numbers: dict[str, Any] = np.random.get_state(legacy=False)  # noqa: NPY002
+    numbers: dict[str, Any] = np.random.get_state(legacy=False)  # noqa: NPY002 - the global one
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
@@ -124,6 +124,6 @@ def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
     key = numbers["key"].numpy().astype(np.uint32)
     if not 0 <= numbers["pos"] <= len(key):  # which numpy would read at unseen
         raise ValueError(f"position {numbers['pos']} of numpy's generator")
-    np.random.set_state(  # noqa: NPY002
+    np.random.set_state(  # noqa: NPY002 - the global one
         ("MT19937", key, numbers["pos"], numbers["has_gauss"], numbers["gauss"])
     )

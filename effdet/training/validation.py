@@ -16,7 +16,7 @@ from effdet.evaluation import (
 )
 from effdet.postprocess import Postprocess
 from effdet.settings import TrainConfig
-from effdet.settings.train import USUAL_LR
+from effdet.settings.train_options import USUAL_LR
 from effdet.structures import ClassMap
 from effdet.training.attendant import Attendant
 from effdet.training.progress import Progress

@@ -16,7 +16,7 @@ from effdet.errors import WeightsError
 from effdet.settings import BenchmarkConfig
 from tests.export.lively import save_lively
 from tests.runs import tiny_coco
-from tests.test_options import recording, unread
+from tests.test_options import record, unread
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,7 @@ def test_the_command_times_every_file_in_every_way_and_reads_every_option(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    cls, read = recording(BenchmarkConfig)
-    monkeypatch.setattr(command, "BenchmarkConfig", cls)
+    read = record(monkeypatch, command, BenchmarkConfig)
     words = [str(weights), str(weights), "--data", str(data), "--count", "2", "--rounds", "2"]
     words += ["--warmup", "1", "--batch-size", "1", "2", "--threads", "1", "--device", "cpu"]
     cli.run_command(["benchmark", *words, "--json"])

@@ -17,7 +17,7 @@ from effdet.commands import check
 from effdet.errors import DataError, UsageError
 from effdet.settings import CheckConfig
 from tests.check.sets import DataSet
-from tests.test_options import recording, unread
+from tests.test_options import record, unread
 
 
 @pytest.fixture
@@ -141,8 +141,7 @@ def test_names_of_files_reach_neither_terminal_nor_page_as_they_are(
 
 
 def test_every_option_is_read(data: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    cls, read = recording(CheckConfig)
-    monkeypatch.setattr(check, "CheckConfig", cls)
+    read = record(monkeypatch, check, CheckConfig)
     cli.run_command(["check", str(data.folder), "--json", str(data.folder / "out.json")])
     assert unread(CheckConfig, read) == set()
 
@@ -222,7 +221,7 @@ def test_the_model_decides_of_anchors_and_sizes(
     words = ["--image-size", "64", "--model", "efficientdet_lite0", "--anchors", better["anchors"]]
     tried = found(capsys, data.folder, *words)
     assert tried[""]["anchors"]["own"] == better
-    with pytest.raises(UsageError, match="anchors must be aspect ratios"):
+    with pytest.raises(UsageError, match="--anchors must be aspect ratios"):
         run(capsys, data.folder, "--anchors", "1,two")
 
 

@@ -21,6 +21,20 @@ def image() -> Image.Image:
     return picture(("red", RED), ("blue", BLUE), size=(200, 140))
 
 
+def change_logits(
+    monkeypatch: pytest.MonkeyPatch, detector: Detector, *, at_96: float, larger: float
+) -> None:
+    """Add to the logits of the looks that are 96 pixels high, and to those of larger ones."""
+    find = detector.model.forward
+
+    def changed(images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        logits, deltas = find(images)
+        change = at_96 if images.shape[2] == 96 else larger
+        return [level + change for level in logits], deltas
+
+    monkeypatch.setattr(detector.model, "forward", changed)
+
+
 def test_the_image_is_seen_mirrored_and_larger(detector: Detector, image: Image.Image) -> None:
     found = detector.predict(image, tta=True)
     assert detector.model.sizes == [*[(96, 128)] * 2, *[(128, 128)] * 2, *[(128, 192)] * 2]
@@ -57,14 +71,7 @@ def test_a_symmetric_image_gives_symmetric_detections(
 def test_what_only_some_looks_find_is_less_sure(
     detector: Detector, image: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = detector.model.forward
-
-    def forget(images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        logits, deltas = find(images)
-        is_small = images.shape[2] == 96
-        return (logits if is_small else [level - 20 for level in logits]), deltas
-
-    monkeypatch.setattr(detector.model, "forward", forget)
+    change_logits(monkeypatch, detector, at_96=0, larger=-20)
     found = detector.predict(image, tta=True, score_threshold=0.25)
     assert_close(found.scores, torch.tensor([3.0, 2.0]).sigmoid() / 3)
     assert len(detector.predict(image, tta=True, score_threshold=0.3)) == 1
@@ -73,14 +80,7 @@ def test_what_only_some_looks_find_is_less_sure(
 def test_a_look_that_is_not_sure_counts_with_the_others(
     detector: Detector, image: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = detector.model.forward
-
-    def doubt(images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        logits, deltas = find(images)
-        is_small = images.shape[2] == 96
-        return ([level - 5 for level in logits] if is_small else logits), deltas
-
-    monkeypatch.setattr(detector.model, "forward", doubt)
+    change_logits(monkeypatch, detector, at_96=-5, larger=0)
     scores = detector.predict(image, tta=True, score_threshold=0.3).scores
     sure, unsure = torch.tensor(3.0).sigmoid(), torch.tensor(-2.0).sigmoid()
     assert unsure < 0.3

@@ -20,7 +20,7 @@ from effdet.report.judged import judge
 from effdet.report.run import read_run
 from effdet.settings.report import ReportConfig
 from tests.page.test_page import Reader
-from tests.test_options import recording, unread
+from tests.test_options import record, unread
 from tests.tiny import tiny_model
 
 
@@ -306,8 +306,8 @@ def test_runs_of_one_name_are_told_apart(run: Path, tmp_path: Path) -> None:
         (["{run}", "{run}", "--output", "x.html"], UsageError, "named twice"),
         (["{run}/report"], UsageError, "no run folder"),
         (["{run}", "--output", "{run}/none/x.html"], UsageError, "there is no folder"),
-        (["{run}", "--pictures", "-1"], UsageError, "pictures must be at least 0"),
-        (["{run}", "--score-threshold", "2"], UsageError, "score_threshold"),
+        (["{run}", "--pictures", "-1"], UsageError, "--pictures must be at least 0"),
+        (["{run}", "--score-threshold", "2"], UsageError, "--score-threshold must be"),
         (["{run}", "--device", "cpu"], UsageError, "--device does nothing without"),
         (["{run}", "--data", "{run}/none"], DataError, "none"),
         (["{run}", "--evaluate"], WeightsError, "best.pt"),
@@ -322,8 +322,7 @@ def test_mistakes_are_errors_of_their_kind(
 
 
 def test_every_option_is_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cls, read = recording(ReportConfig)
-    monkeypatch.setattr(report, "ReportConfig", cls)
+    read = record(monkeypatch, report, ReportConfig)
     with tiny_model():
         cli.run_command(["report", str(run), "--evaluate", "--device", "cpu"])
     assert unread(ReportConfig, read) == set()

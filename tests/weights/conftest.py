@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from effdet import web
 from effdet.config import ModelConfig, model_config
 from effdet.models import build_model
 from effdet.structures import ClassMap
 from effdet.weights import Checkpoint
+from tests.weights.fetching import CONTENT
+from tests.weights.file_server import Server, Site
 
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 CLASS_MAP = ClassMap(("cat", None, "dog"), (1, None, 3))
 
 
@@ -40,3 +45,26 @@ def make_checkpoint() -> Callable[..., Checkpoint]:
         )
 
     return _make
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of weights of an empty cache; waiting between tries takes no time."""
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("EFFDET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(web, "PAUSES", (0.0,) * 4)
+    return tmp_path / "cache" / "weights"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server(Site(CONTENT))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def site(server: Server) -> Site:
+    return server.site
