@@ -30,6 +30,7 @@ def import_openvino(what: str) -> ModuleType:
     it; so it is made not to be there. (Whoever has imported openvino before has let it report.)
     """
     if "openvino" not in sys.modules:
+        # None is how Python marks a module that is not to be imported.
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     return import_extra("openvino", "openvino", what, ExportError)
 
