@@ -25,6 +25,7 @@ ALSO: dict[str, set[str]] = {
     "splits.classes_differ": {"classes.only_in_val"},
     "classes.background": {"classes.no_instances"},
     "classes.same_name": {"classes.no_instances"},
+    "classes.near_name": {"classes.few_instances"},
     "images.tiny": {"images.uniform"},
     "anchors.better": {"anchors.unreached"},
 }
@@ -423,6 +424,16 @@ def _(data: DataSet) -> None:
 def _(data: DataSet) -> None:
     for content in data.content.values():
         content["categories"][1]["name"] = "cat"
+
+
+@plants("classes.near_name")
+def _(data: DataSet) -> None:
+    for split, content in data.content.items():
+        content["categories"][1]["name"] = "Platelets"
+        content["categories"].append({"id": 3, "name": "Platlet"})
+        data.add_box(data.image(0, split)["id"], [1, 1, 40, 40], split, category=3)
+    for number in range(30):
+        data.add_box(2 + number % 10, [1 + number, 1 + number, 40, 41], category=2)
 
 
 @plants("classes.background")
