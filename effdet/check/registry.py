@@ -122,8 +122,8 @@ _ROWS: list[tuple[str, Severity, str, str]] = [
     ("images.crowded", "info", "An image has more boxes than a detector finds by default (100).",
      "Raise --max-detections where more than 100 objects are to be found."),
     # Classes
-    ("classes.wrong_name", "error", "A category has no name, or one that is no text.",
-     "Give it a name."),
+    ("classes.wrong_name", "error", "Categories have no names, or such that are no text.",
+     "Give each a name; in a data.yaml under names, as many as there are classes."),
     ("classes.same_name", "warning", "Categories have the same name but for capitals and blanks.",
      "Join them, or name them apart."),
     ("classes.name_twice", "error", "Two categories have exactly the same name.",
