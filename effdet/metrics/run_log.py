@@ -189,7 +189,9 @@ class RunLog:
         seconds = round(time.monotonic() - self._epoch_start, 3)
         costs = {"memory": peak_memory(self._device), "seconds": seconds}
         found, measured = plain_values({**values, **costs}), plain_values(figures)
-        self.history.append(table_row(self.epoch, {"steps": self.steps, **found}, measured))
+        # Not those counted here: a run that goes on in a validation has none of its own.
+        row = {"steps": self.steps_per_epoch, **found}
+        self.history.append(table_row(self.epoch, row, measured))
         if self.console is None:
             return
         self._log((self.epoch,), {**found, **measured})
