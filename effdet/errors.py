@@ -96,13 +96,21 @@ class SignalError(EffdetError):
         self.exit_code = 128 + signal
 
 
-def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """The end of an error message: the known names most like ``name``, or all if they are few."""
+def nearest(name: str, known: Iterable[str], count: int = 3, *, told: bool = False) -> str:
+    """The end of an error message: the known names most like ``name``, or all if they are few.
+
+    Args:
+        name: that was given.
+        known: all there are.
+        count: the most that are named.
+        told: the message has named them all before: only those like ``name`` are again.
+    """
     by_folded = {other.casefold(): other for other in known}
     matches = difflib.get_close_matches(name.casefold(), by_folded, n=count, cutoff=0.55)
     if matches:
         return f"; did you mean {' or '.join(by_folded[match] for match in matches)}?"
-    return f"; known: {', '.join(by_folded.values())}" if 0 < len(by_folded) <= FEW else ""
+    is_few = 0 < len(by_folded) <= FEW and not told
+    return f"; known: {', '.join(by_folded.values())}" if is_few else ""
 
 
 def one_line(error: BaseException) -> str:

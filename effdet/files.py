@@ -5,8 +5,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -42,12 +40,17 @@ def new_folder(output: str | Path, advice: str) -> Path:
         UsageError: where it holds something or cannot be made.
     """
     folder = Path(output)
-    _refuse_taken(folder, "--output", advice)
-    _make(folder, folder, "--output")
+    refuse_taken(folder, "--output", advice)
+    make_folder(folder, folder, "--output")
     return folder
 
 
-def _refuse_taken(folder: Path, called: str, advice: str) -> None:
+def refuse_taken(folder: Path, called: str, advice: str) -> None:
+    """Refuse a folder, which messages call ``called``, that is not empty or none.
+
+    Raises:
+        UsageError: which ends with ``advice``.
+    """
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             kind = "is not empty" if folder.is_dir() else "is not a folder"
@@ -56,50 +59,16 @@ def _refuse_taken(folder: Path, called: str, advice: str) -> None:
         raise UsageError(f"{called} {folder} cannot be read: {error.strerror}") from error
 
 
-def _make(folder: Path, wanted: Path, called: str) -> None:
-    """Make ``folder`` and those above it, for the one that is ``wanted``."""
+def make_folder(folder: Path, wanted: Path, called: str) -> None:
+    """Make ``folder`` and those above it, for the one that is ``wanted``.
+
+    Raises:
+        UsageError: with the system's reason, naming the one that is wanted as ``called``.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{called} {wanted} cannot be made: {error.strerror}") from error
-
-
-@contextlib.contextmanager
-def whole_folder(output: str | Path, advice: str) -> Iterator[Path]:
-    """A folder to fill, which is called ``output`` when all of it is written.
-
-    Until then it is ``.NAME.XXXXXXXX.part`` beside that, a name that nothing else has. After an
-    error nothing is left; what a killed process leaves has not the name.
-
-    Args:
-        output: a folder that does not exist or is empty; messages call it OUTPUT.
-        advice: what to do where there is something in it already.
-
-    Raises:
-        UsageError: where it holds something or cannot be made.
-        WriteError: where the filled folder cannot get its name.
-    """
-    _refuse_taken(Path(output), "OUTPUT", advice)
-    folder = Path(output).resolve()
-    made = [path for path in folder.parents if not path.exists()]
-    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
-    try:
-        _make(folder.parent, Path(output), "OUTPUT")
-        try:
-            part.mkdir()
-        except OSError as error:
-            raise write_error(part, error) from error
-        try:
-            yield part
-            _replace(part, folder)
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
-    except BaseException:
-        for path in made:
-            with contextlib.suppress(OSError):
-                path.rmdir()
-        raise
 
 
 def check_writable(folder: Path) -> None:
@@ -220,7 +189,7 @@ def keep_old(path: Path, kept: Path) -> Iterator[None]:
     try:
         yield
         if linked:
-            _replace(temporary, kept)
+            rename(temporary, kept)
     finally:
         # Also after the replacing: between two names of one file it does nothing.
         with contextlib.suppress(OSError):
@@ -264,7 +233,12 @@ def _write_and_sync(descriptor: int, write: Callable[[BinaryIO], object]) -> Non
             file.close()
 
 
-def _replace(temporary: Path, path: Path) -> None:
+def rename(temporary: Path, path: Path) -> None:
+    """Give a file or folder its name, that of another file or of an empty folder.
+
+    Raises:
+        WriteError: naming path and reason.
+    """
     try:
         temporary.replace(path)
     except OSError as error:

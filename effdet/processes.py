@@ -2,6 +2,7 @@
 """What a process asks of the operating system about others."""
 
 import ctypes
+import hashlib
 import os
 import signal
 import sys
@@ -57,3 +58,15 @@ def machine_id() -> str:
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return ""
+
+
+def process_mark(pid: int) -> str:
+    """``PID-START-MACHINE``, which no other process ever has; START is 0 for one that is gone.
+
+    ``PID`` alone where the system does not tell more.
+    """
+    machine = machine_id()
+    if not machine:
+        return str(pid)
+    _, start = process_state(pid) or ("", "0")
+    return f"{pid}-{start}-{hashlib.sha256(machine.encode()).hexdigest()[:8]}"

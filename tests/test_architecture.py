@@ -18,6 +18,7 @@ BASE = {
     "config", "settings", "structures", "errors", "files", "flags", "distributed", "processes",
     "metrics", "precision", "presets", "levels", "cache", "checks", "names", "regular_file",
     "yaml_file", "extras", "web", "counts", "cpus", "bars", "folder_lock", "run_files",
+    "scripts", "whole_folder",
 }  # fmt: skip
 LOW = BASE | {"boxes", "ops", "anchors", "annotations", "drawing"}
 MIDDLE = LOW | {"data", "models", "weights", "targets", "losses", "postprocess"}

@@ -84,6 +84,8 @@ def test_the_nearest_names_are_offered() -> None:
     assert nearest("cat", ["cats", "bat", "zebra"]) == "; did you mean cats or bat?"
     assert nearest("rbc", ["RBC", "WBC", "Platelets"]).startswith("; did you mean RBC")
     assert nearest("zzz", ["cat", "dog"]) == "; known: cat, dog"
+    assert nearest("zzz", ["cat", "dog"], told=True) == ""
+    assert nearest("cats", ["cat", "dog"], told=True) == "; did you mean cat?"
     assert nearest("zzz", map(str, range(FEW + 1))) == nearest("zzz", []) == ""
 
 

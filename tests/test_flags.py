@@ -10,7 +10,7 @@ from effdet import flags
 from effdet.errors import SettingError, UsageError
 from effdet.flags import option
 from effdet.presets import ABOUT, PRESETS
-from effdet.settings import PredictConfig, TrainConfig, ValidateConfig
+from effdet.settings import ExportConfig, PredictConfig, TrainConfig, ValidateConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Settings:
     steps: int = option(5, help="steps")
     size: tuple[int, ...] | None = option(None, help="pixels")
     pair: tuple[int, int] = option((1, 2), help="two numbers")
-    kind: Literal["a", "b"] = option("a", help="kind")
+    kind: Literal["a", "b"] = option("a", help="kind", instead={"c": "c is b now"})
     other_kind: Literal["a", "b"] | None = option(None, help="kind")
     clip_boxes: bool = option(True, help="clip")
     method: Literal["gaussian", "hard"] = option("hard", help="method")
@@ -71,6 +71,12 @@ def test_what_is_typed_is_asked_for_though_it_is_the_default(tmp_path: Path) -> 
     assert not flags.is_asked(Settings(files=("in",), weights="w", steps=5), "steps")
 
 
+@pytest.mark.parametrize("word", ["tensorrt", "trt"])
+def test_who_wants_tensorrt_is_led_to_onnx(word: str) -> None:
+    with pytest.raises(UsageError, match=rf"found '{word}'; TensorRT .* --format onnx, then docs/"):
+        flags.parse(ExportConfig, ["x.pt", "--format", word], program="p", description="")
+
+
 def test_debug_is_for_the_program_not_the_settings() -> None:
     assert parse("--weights", "w.pt", "--debug") == parse("--weights", "w.pt")
 
@@ -80,7 +86,8 @@ def test_debug_is_for_the_program_not_the_settings() -> None:
     [
         (["--step", "3"], r"unknown option --step; did you mean --steps.*\(see --help\)"),
         (["--stesp=3"], "unknown option --stesp; did you mean --steps"),
-        (["--kind", "c"], "argument --kind: must be one of a, b, found 'c'"),
+        (["--kind", "c"], r"argument --kind: must be one of a, b, found 'c'; c is b now \(see"),
+        (["--kind", "d"], r"argument --kind: must be one of a, b, found 'd' \(see"),
         (["--method", "gausian"], "found 'gausian'; did you mean gaussian"),
         (["--steps", "many"], "argument --steps: must be a whole number, found 'many'"),
         (["--steps", "9" * 30], "argument --steps: must be a whole number, found 9"),
@@ -181,7 +188,8 @@ def test_an_unknown_preset_is_refused() -> None:
         ("weights: 1", "weights must be text, in quotes where it looks like.*found 1"),
         ("clip_boxes: 1", "clip_boxes must be true or false, found 1"),
         ("clip_boxes: no", "clip_boxes must be true or false, found 'no'"),
-        ("kind: c", "kind must be one of a, b, found 'c'"),
+        ("kind: c", "kind must be one of a, b, found 'c'; c is b now$"),
+        ("kind: d", "kind must be one of a, b, found 'd'$"),
         ("method: gausian", "found 'gausian'; did you mean gaussian"),
         ("pair: [1, 2, 3]", r"pair must be a list of 2.*found \[1, 2, 3\]"),
         ("size: [1, x]", "size must be a whole number, found 'x'"),

@@ -2,13 +2,14 @@
 """Categories: their ids and names, what splits share, and how many boxes each has."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from effdet.annotations import AnnotationError, check_classes
 from effdet.check.findings import Example, Findings
 from effdet.check.reading import Split, training_of, validation_of
+from effdet.check.spelling import spellings
 from effdet.counts import counted
 from effdet.errors import one_line, shown
 
@@ -18,6 +19,9 @@ FEW = 10
 
 IMBALANCE = 100
 """Times the boxes of the rarest class."""
+
+MISSPELT = 20
+"""Times the boxes of a class that has nearly the name of another, from which it is told."""
 
 Counts = dict[int, int]
 """Boxes by category id."""
@@ -136,24 +140,57 @@ def _check_counts(splits: Sequence[Split], findings: Findings) -> None:
         )
         example = Example(split=base.name, text=text)
         findings.add("classes.imbalance", base.name, [example], 1)
-    _check_shared(splits, findings)
+    _check_spelling(splits, total, findings)
 
 
-def _check_shared(splits: Sequence[Split], findings: Findings) -> None:
-    """Classes that only one of training and validation has boxes of."""
+def _check_spelling(splits: Sequence[Split], total: Counts, findings: Findings) -> None:
+    """Classes of one split only, and rare ones whose name is nearly that of a frequent one."""
+    every = {id_: name for split in reversed(splits) for id_, name in categories(split).items()}
+    meant = spellings(every, total)
+    hints = {id_: f"; did you mean {shown(every[other])}?" for id_, other in meant.items()}
+    told = _check_shared(splits, hints, findings)
+    for split in splits:
+        used = counts(split)
+        found = {
+            id_: f"{counted(total[id_], 'box', 'boxes')}, the other {total[other]:,}{hints[id_]}"
+            for id_, other in meant.items()
+            if id_ not in told and used.get(id_) and total[other] >= MISSPELT * total[id_]
+        }
+        _add_classes(findings, "classes.near_name", split, every, found)
+        told |= set(found)
+
+
+def _check_shared(
+    splits: Sequence[Split], hints: Mapping[int, str], findings: Findings
+) -> set[int]:
+    """Classes that only one of training and validation has boxes of.
+
+    Args:
+        splits: of the data set.
+        hints: id of a category -> what else to say of it.
+        findings: where they are added.
+
+    Returns:
+        The ids of these classes.
+    """
     train = training_of(splits)
     val = validation_of(splits)
     if train is None or val is None:
-        return
-    in_train, in_val = counts(train), counts(val)
-    _add_classes(findings, "classes.only_in_train", train, categories(train), {
-        id_: f"{counted(count, 'box', 'boxes')}, none in {val.name}"
-        for id_, count in in_train.items() if count and not in_val.get(id_)
-    })  # fmt: skip
-    _add_classes(findings, "classes.only_in_val", val, categories(val), {
-        id_: f"{counted(count, 'box', 'boxes')}, none in {train.name}"
-        for id_, count in in_val.items() if count and not in_train.get(id_)
-    })  # fmt: skip
+        return set()
+    told: set[int] = set()
+    for id_, split, other in (
+        ("classes.only_in_train", train, val), ("classes.only_in_val", val, train),
+    ):  # fmt: skip
+        there = counts(other)
+        found = {
+            category: f"{counted(count, 'box', 'boxes')}, none in {other.name}"
+            + hints.get(category, "")
+            for category, count in counts(split).items()
+            if count and not there.get(category)
+        }
+        _add_classes(findings, id_, split, categories(split), found)
+        told |= set(found)
+    return told
 
 
 def _add_classes(

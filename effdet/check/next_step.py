@@ -9,6 +9,7 @@ from pathlib import Path
 from effdet.check.findings import count_of
 from effdet.check.report import CheckReport
 from effdet.data.formats.split import training_split, validation_split
+from effdet.scripts import script
 
 VAL_SHARE, FEW_SHARE = "0.2", "0.5"
 """Part of the images that is proposed for validation, and that of 2 images."""
@@ -47,7 +48,7 @@ def _set_apart(report: CheckReport, share: str, options: Sequence[str]) -> list[
 
 
 def _train(report: CheckReport, train: str, val: str, options: Sequence[str]) -> list[str]:
-    words = ["python", "train.py", "--data", report.data, "--preset", "finetune", *options]
+    words = ["python", script("train.py"), "--data", report.data, "--preset", "finetune", *options]
     for option, name in (("train", train), ("val", val)):
         words += [f"--{option}-split", name] * (name != option)
     if report.anchors is not None and report.anchors.are_poor:

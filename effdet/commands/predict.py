@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """``effdet predict``."""
 
-import contextlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from effdet import flags
 from effdet.counts import counted
-from effdet.errors import DataError
 from effdet.export import is_exported, typed
 from effdet.export.kinds import refuse_trust
 from effdet.inference import (
@@ -16,7 +16,6 @@ from effdet.inference import (
     AnySource,
     Detector,
     FolderReport,
-    ImageSource,
     ReadSettings,
     VideoSource,
     check_tiles,
@@ -25,14 +24,14 @@ from effdet.inference import (
     load,
     predict_to_folder,
 )
-from effdet.inference.sources import read_image
+from effdet.inference.reading import Picture, read_sources
 from effdet.names import say, tell
 from effdet.settings import PredictConfig, asked_postprocess, refuse_changed
 
 DESCRIPTION = "Find objects in images, videos and cameras: pictures with boxes, and their records."
 
 LOOKED_AT = 8
-"""Images that are looked at again where nothing was found."""
+"""Images or frames that are looked at again where nothing was found."""
 
 
 def run(argv: list[str]) -> None:
@@ -54,13 +53,7 @@ def run(argv: list[str]) -> None:
         sources,
         config.output,
         save=config.save,
-        read=ReadSettings(
-            workers=config.workers,
-            max_pixels=config.max_pixels,
-            every=config.every,
-            max_frames=config.max_frames,
-            seconds=config.seconds,
-        ),
+        read=_read_settings(config),
         annotations=config.annotations,
         yolo_scores=config.yolo_scores,
         batch_size=config.batch_size,
@@ -72,9 +65,19 @@ def run(argv: list[str]) -> None:
     )
     _tell(report, config)
     if report.num_images and not report.num_detections:
-        say(_why_nothing(detector, sources, config))
+        say(_why_nothing(detector, sources, report.num_images, config))
     say(f"next: {_next(config.weights)}")
     report.check()
+
+
+def _read_settings(config: PredictConfig) -> ReadSettings:
+    return ReadSettings(
+        workers=config.workers,
+        max_pixels=config.max_pixels,
+        every=config.every,
+        max_frames=config.max_frames,
+        seconds=config.seconds,
+    )
 
 
 def _overlap(config: PredictConfig) -> float:
@@ -99,34 +102,43 @@ def _tell(report: FolderReport, config: PredictConfig) -> None:
     say(f"{' and '.join(config.save)} in {report.folder}")
 
 
-def _why_nothing(detector: Detector, sources: Sequence[AnySource], config: PredictConfig) -> str:
-    """The highest score in the first images, which was below the threshold."""
+def _why_nothing(
+    detector: Detector, sources: Sequence[AnySource], num_images: int, config: PredictConfig
+) -> str:
+    """The highest score in the first images or frames, which was below the threshold."""
     own = detector.own_threshold
-    places = [s.place for s in sources if isinstance(s, ImageSource) and isinstance(s.place, Path)]
+    files = [source for source in sources if isinstance(source.place, Path)]
+    looked = list(islice(_read_again(files, config), LOOKED_AT))
     scores: list[float] = []
-    for place in places[:LOOKED_AT]:
-        with contextlib.suppress(DataError):
-            found = detector.predict(
-                read_image(place, config.max_pixels),
-                classes=config.classes,
-                tta=config.tta,
-                tile=config.tile,
-                tile_overlap=_overlap(config),
-                **asked_postprocess(config) | {"score_threshold": own},
-            )
-            scores += found.scores[:1].tolist()
-    if not scores and own and (places or config.score_threshold <= own):
+    for picture in looked:
+        found = detector.predict(
+            picture.image,
+            classes=config.classes,
+            tta=config.tta,
+            tile=config.tile,
+            tile_overlap=_overlap(config),
+            **asked_postprocess(config) | {"score_threshold": own},
+        )
+        scores += found.scores[:1].tolist()
+    if not scores and own and (looked or config.score_threshold <= own):
         return (
             f"nothing was found: the file holds no score up to {own:g}; for those export it with "
             "`effdet export --detections --score-threshold`"
         )
     if not scores:
         return "nothing was found: try a lower --score-threshold, or other weights"
-    where = f" in the first {LOOKED_AT} images" if len(places) > LOOKED_AT else ""
+    unit = "image" if any(picture.frame is None for picture in looked) else "frame"
+    where = f" in the first {counted(len(looked), unit)}" if num_images > len(looked) else ""
     return (
         f"nothing was found: the highest score{where} is {max(scores):.3g}; a lower "
         "--score-threshold shows what the model guesses"
     )
+
+
+def _read_again(files: Sequence[AnySource], config: PredictConfig) -> Iterator[Picture]:
+    """Images and frames of files as they were read, without those that cannot be."""
+    read = replace(_read_settings(config), workers=0)
+    return (item for item in read_sources(files, read, 0) if isinstance(item, Picture))
 
 
 def _next(weights: str) -> str:

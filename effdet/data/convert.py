@@ -21,8 +21,9 @@ from effdet.data.image_file import IMAGE_SUFFIXES
 from effdet.data.locate import find_splits
 from effdet.data.set_apart import draw_apart, rows_of
 from effdet.errors import DataError, UsageError
-from effdet.files import whole_folder, write_error
+from effdet.files import write_error
 from effdet.settings.convert_data import ImageFiles, WrittenFormat
+from effdet.whole_folder import whole_folder
 
 WRITERS: dict[WrittenFormat, Writer] = {"coco": write_coco, "voc": write_voc, "yolo": write_yolo}
 

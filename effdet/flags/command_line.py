@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NoReturn, TypeVar
 
 from effdet.errors import SettingError, UsageError, nearest
-from effdet.flags.option import flag_name, flag_of
+from effdet.flags.option import advice_on, flag_name, flag_of
 from effdet.flags.values import NumberOr, element_of, from_word
 from effdet.flags.yaml_options import load_yaml
 
@@ -215,5 +215,13 @@ def _add_flag(
     elif kind is bool:
         parser.add_argument(flag_of(field), action=argparse.BooleanOptionalAction, help=text)
     else:
-        name, convert = _metavar(field, hint), functools.partial(from_word, kind)
+        name, convert = _metavar(field, hint), functools.partial(_value, field, kind)
         parser.add_argument(flag_of(field), type=convert, nargs=count, metavar=name, help=text)
+
+
+def _value(field: dataclasses.Field[Any], kind: Any, word: str) -> Any:
+    """What a word after the flag of ``field`` means."""
+    try:
+        return from_word(kind, word)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}{advice_on(field, word)}") from error

@@ -2,6 +2,7 @@
 """A field of a dataclass that is also a flag."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -13,6 +14,7 @@ def option(
     positional: bool = False,
     in_file: bool = True,
     group: str | None = None,
+    instead: Mapping[str, str] | None = None,
 ) -> Any:
     """A dataclass field that is also a flag.
 
@@ -24,6 +26,7 @@ def option(
         positional: whether it takes words without a flag.
         in_file: whether a ``--config`` file may set it.
         group: heading in ``--help`` of this option and of those after it in the class.
+        instead: words that are no values but are tried -> what to do, for the error message.
     """
     metadata = {
         "help": help,
@@ -31,6 +34,7 @@ def option(
         "positional": positional,
         "in_file": in_file,
         "group": group,
+        "instead": instead or {},
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -40,6 +44,12 @@ def flag_of(field: dataclasses.Field[Any]) -> str:
     if field.metadata.get("positional"):
         return field.metadata["metavar"] or field.name.upper()
     return flag_name(field.name)
+
+
+def advice_on(field: dataclasses.Field[Any], value: object) -> str:
+    """The end of the message about a ``value`` that does not fit, where more is known of it."""
+    advice = field.metadata["instead"].get(value) if isinstance(value, str) else None
+    return f"; {advice}" if advice else ""
 
 
 def flag_name(name: str) -> str:

@@ -78,7 +78,7 @@ def scalar(kind: Any, value: Any) -> Any:
     if typing.get_origin(kind) is Literal:
         words = typing.get_args(kind)
         if value not in words:
-            near = nearest(value, words) if isinstance(value, str) else ""
+            near = nearest(value, words, told=True) if isinstance(value, str) else ""
             raise ValueError(f"one of {', '.join(words)}, found {shown(value)}{near}")
         return value
     if isinstance(kind, NumberOr):

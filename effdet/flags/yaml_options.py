@@ -9,7 +9,7 @@ from typing import Any
 
 from effdet.errors import UsageError, nearest, shown
 from effdet.files import replace_text
-from effdet.flags.option import flag_of
+from effdet.flags.option import advice_on, flag_of
 from effdet.flags.values import checked
 from effdet.yaml_file import dump_yaml, read_yaml
 
@@ -36,7 +36,8 @@ def load_yaml(cls: type[Any], path: str | Path) -> dict[str, Any]:
         try:
             values[key] = checked(hints[key], entry.value)
         except ValueError as error:
-            raise UsageError(f"{entry.place}: {key} must be {error}") from error
+            advice = advice_on(fields[key], entry.value)
+            raise UsageError(f"{entry.place}: {key} must be {error}{advice}") from error
     return values
 
 

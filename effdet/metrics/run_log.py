@@ -189,7 +189,9 @@ class RunLog:
         seconds = round(time.monotonic() - self._epoch_start, 3)
         costs = {"memory": peak_memory(self._device), "seconds": seconds}
         found, measured = plain_values({**values, **costs}), plain_values(figures)
-        self.history.append(table_row(self.epoch, found, measured))
+        # Not those counted here: a run that goes on in a validation has none of its own.
+        row = {"steps": self.steps_per_epoch, **found}
+        self.history.append(table_row(self.epoch, row, measured))
         if self.console is None:
             return
         self._log((self.epoch,), {**found, **measured})
@@ -222,7 +224,8 @@ class RunLog:
         if self.folder is None or self.console is None:
             return
         self._heartbeat = time.monotonic()
-        position = {"epoch": self.epoch, "epochs": self.epochs, "step": self.steps}
+        position = {"epoch": self.epoch, "epochs": self.epochs}
+        position |= {"step": self.steps, "steps": self.steps_per_epoch}
         lost = {"lost_records": self.lost} if self.lost else {}
         bad = {"bad_images": self.bad_images} if self.bad_images else {}
         known = {"state": state, "time": time.time(), **position, **lost, **bad}

@@ -10,6 +10,7 @@ import base64
 import functools
 import hashlib
 import io
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,6 +213,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["pieces"] = lambda text: re.split(r"(\s+)", text)
     return environment.get_template("page.html")
 
 

@@ -30,6 +30,7 @@ from effdet.report.run import DAMAGED, RunRecord, number, share
 from effdet.report.training import training_figures
 from effdet.report.validation import add_classes, add_confusion, add_curves, add_errors
 from effdet.run_files import BEST
+from effdet.scripts import script
 from effdet.settings.report import ReportConfig
 
 BATCH_SIDE = 1200
@@ -193,7 +194,7 @@ def _add_class_comparison(page: Page, runs: Sequence[RunRecord], config: ReportC
 def next_command(run: RunRecord, data: str | None = None) -> str:
     """What is done next with a run; ``data`` is the data folder where it is not the run's."""
     if not (run.folder / BEST).is_file():
-        return shlex.join(["python", "train.py", "--resume", str(run.folder)])
+        return shlex.join(["python", script("train.py"), "--resume", str(run.folder)])
     best = run.folder / BEST
     words = ["effdet", "export", str(best), "--format", "onnx"]
     if data is not None:  # else the export finds the images where they were

@@ -14,12 +14,16 @@ _STATES = {
     "preempted": "ended by a signal",
     "interrupted": "interrupted",
 }
-_NOTHING_FOUND = (
-    "AP is practically 0: the model finds almost nothing yet. Where the loss still falls, it needs "
-    "more epochs (small data sets: 50 and more, from --weights). Where it does not, look at First "
-    "batches (do the boxes sit on their objects?) and at Errors (many boxes misplaced or of a "
-    "wrong class: the annotations of the two splits do not mean the same). effdet check names "
-    "faults of the data."
+LOW_AP = 0.02
+"""AP below which the page says what to look at."""
+
+_NOTHING_FOUND = "AP is practically 0: the model finds almost nothing yet."
+_LITTLE_FOUND = "AP is very low: the model finds little yet, and that with low scores."
+_LOOK_AT = (
+    "Where the loss still falls, it needs more epochs (small data sets: 50 and more, from "
+    "--weights). Where it does not, look at First batches (do the boxes sit on their objects?) and "
+    "at Errors (many boxes misplaced or of a wrong class: the annotations of the two splits do not "
+    "mean the same). effdet check names faults of the data."
 )
 _FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 
@@ -55,8 +59,9 @@ def add_summary(section: Section, run: RunRecord) -> None:
         section.note(note)
     if not run.best_epoch:
         section.note("No epoch was validated: there are curves of the training alone.")
-    elif run.best_ap < LEAST_AP:
-        section.note(_NOTHING_FOUND)
+    elif run.best_ap < LOW_AP:
+        found = _NOTHING_FOUND if run.best_ap < LEAST_AP else _LITTLE_FOUND
+        section.note(f"{found} {_LOOK_AT}")
     error = run.status.get("error")
     if error:
         section.note(f"The run ended with: {error}")

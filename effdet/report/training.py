@@ -86,8 +86,23 @@ def _step_points(run: RunRecord, name: str) -> Points:
     if not steps:
         rows = [(number(row.get("epoch")), number(row.get(name))) for row in run.epochs]
         return [e for e, _ in rows if e is not None], [v for e, v in rows if e is not None]
-    longest = max(max(step for _, step, _ in run.steps), 1)
-    return [epoch - 1 + step / longest for epoch, step, _ in steps], [v for _, _, v in steps]
+    lengths = _steps_by_epoch(run)
+    places = [epoch - 1 + step / lengths[epoch] for epoch, step, _ in steps]
+    return places, [value for _, _, value in steps]
+
+
+def _steps_by_epoch(run: RunRecord) -> dict[int, float]:
+    """How many steps each epoch of ``run.steps`` has.
+
+    As the table says, for the epoch that has not ended as the status says, and in runs that say
+    neither as many as the last step that any epoch has logged.
+    """
+    last: dict[int, int] = {}
+    for epoch, step, _ in run.steps:
+        last[epoch] = max(step, last.get(epoch, 1))
+    usual = number(run.status.get("steps")) or max(last.values(), default=1)
+    told = {row.get("epoch"): number(row.get("steps")) for row in run.epochs}
+    return {epoch: max(told.get(epoch) or usual, step) for epoch, step in last.items()}
 
 
 def _epoch_points(run: RunRecord, name: str) -> Points:

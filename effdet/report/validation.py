@@ -16,9 +16,12 @@ from effdet.page import Cell, Figure, Section
 from effdet.page.charts import Series, bar_chart, heat_map, line_chart
 from effdet.report.judged import Judged
 from effdet.report.run import share
+from effdet.settings import FOR_PEOPLE
 
 MOST_CURVES = 12
 """Classes with a curve of their own; of more, those with most boxes."""
+UNSURE = 0.05
+"""A model whose best score threshold is below this is not yet of use as it is."""
 MOST_CONFUSED = 20
 """Classes in the confusion matrix; of more, those with most mistakes among them."""
 
@@ -111,8 +114,19 @@ def add_confusion(section: Section, judged: Judged) -> None:
     section.figures([Figure(svg=chart, caption=caption, wide=True)])
 
 
+def _note_low_threshold(section: Section, judged: Judged) -> None:
+    best = judged.best[None]
+    if best is not None and best.threshold < UNSURE:
+        section.note(
+            f"F1 is best at a score of only {best.threshold:.2g}: the model is sure of nothing "
+            "that it finds, mostly after too few epochs. effdet predict shows what is scored above "
+            f"{FOR_PEOPLE.score_threshold:g}: train for longer, or give it --score-threshold."
+        )
+
+
 def add_errors(section: Section, judged: Judged) -> None:
     """Detections by kind and boxes by fate, of all classes and of each."""
+    _note_low_threshold(section, judged)
     counts = count_errors(judged.matching)
     found = bar_chart(
         list(_KINDS.values()), {"n": [counts.detections[k] for k in _KINDS]},

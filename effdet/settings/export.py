@@ -26,7 +26,14 @@ class ExportConfig:
     """Settings of ``effdet export``."""
 
     weights: str = option(help="weights of the detector: a file, or a public name", positional=True)
-    format: ExportFormat = option("onnx", help="kind of file to write")
+    format: ExportFormat = option(
+        "onnx",
+        help="kind of file to write; TensorRT takes onnx",
+        instead=dict.fromkeys(
+            ("tensorrt", "trt"),
+            "TensorRT builds its engine from an ONNX file: --format onnx, then docs/export.md",
+        ),
+    )
     output: str | None = option(
         None, metavar="FILE", help="file to write (default: as the weights, with another ending)"
     )

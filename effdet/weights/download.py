@@ -152,7 +152,8 @@ def _download(release: Release, path: Path, is_alone: bool) -> None:
         copy_url(release.url, part, lambda start, total: _announce(release, start, total))
     except UnreachableError as error:
         raise WeightsError(
-            f"{release.name}: {error}; fetch {release.url} elsewhere and put it at {path}"
+            f"{release.name}: {error}; fetch {release.url} elsewhere and put it at {path}, or give "
+            "the path of the file instead of the name"
         ) from error
     found = sha256_of(part)
     forget(part)

@@ -35,6 +35,16 @@ def _(data: DataSet) -> None:
         content["categories"][1]["name"] = "cat"
 
 
+@plants("classes.near_name")
+def _(data: DataSet) -> None:
+    for split, content in data.content.items():
+        content["categories"][1]["name"] = "Platelets"
+        content["categories"].append({"id": 3, "name": "Platlet"})
+        data.add_box(data.image(0, split)["id"], [1, 1, 40, 40], split, category=3)
+    for number in range(30):
+        data.add_box(2 + number % 10, [1 + number, 1 + number, 40, 41], category=2)
+
+
 @plants("classes.background")
 def _(data: DataSet) -> None:
     for content in data.content.values():

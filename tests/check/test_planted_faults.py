@@ -20,6 +20,7 @@ ALSO: dict[str, set[str]] = {
     "splits.classes_differ": {"classes.only_in_val"},
     "classes.background": {"classes.no_instances"},
     "classes.same_name": {"classes.no_instances"},
+    "classes.near_name": {"classes.few_instances"},
     "images.tiny": {"images.uniform"},
     "anchors.better": {"anchors.unreached"},
 }

@@ -110,6 +110,17 @@ def test_a_name_twice_in_data_yaml_is_an_error_of_each_split(data: DataSet, tmp_
     assert found(folder)["classes.name_twice"] == 2
 
 
+def test_where_data_yaml_has_no_names_it_is_said_where_they_belong(
+    data: DataSet, tmp_path: Path
+) -> None:
+    file = as_yolo(data, tmp_path / "yolo") / "data.yaml"
+    file.write_text(file.read_text().replace("names: [cat, dog]", "nc: 2"))
+    (finding,) = check(tmp_path / "yolo").findings
+    assert finding.kind.id == "classes.wrong_name"
+    assert "in a data.yaml under names" in finding.kind.advice
+    assert "as a list ([cat, dog])" in format_example(finding.examples[0])
+
+
 def test_a_voc_set_is_looked_at_although_it_has_faults(data: DataSet, tmp_path: Path) -> None:
     folder = as_voc(data, tmp_path / "voc")
     train = folder / "train"

@@ -48,10 +48,18 @@ def test_where_nothing_is_found_the_highest_score_is_told(
 ) -> None:
     run(photo, "--output", tmp_path / "a", "--score-threshold", "0.99")
     assert "nothing was found: the highest score is 0.953; a lower" in capsys.readouterr().out
-    run(make_video(tmp_path / "clip.mp4"), "--output", tmp_path / "b", "--score-threshold", "0.99")
+
+
+def test_of_a_video_the_highest_score_is_that_of_its_first_frames(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [make_video(tmp_path / "clip.mp4"), "--score-threshold", "0.99"]
+    run(*words, "--output", tmp_path / "a")
     text = capsys.readouterr().out
-    assert "nothing was found: try a lower --score-threshold" in text
-    assert "the highest score" not in text
+    assert re.search(r"nothing was found: the highest score in the first 8 frames is 0\.9\d", text)
+    run(*words, "--output", tmp_path / "b", "--max-frames", "2")
+    text = capsys.readouterr().out
+    assert re.search(r"nothing was found: the highest score is 0\.9\d", text)
 
 
 def test_a_second_look_is_as_the_first_and_changes_no_setting(

@@ -107,8 +107,11 @@ def test_the_table_has_a_line_an_epoch_and_all_figures(log: RunLog, tmp_path: Pa
         log.end_epoch({"loss": np.float32(1.0 / number)}, figures)
     rows = table(tmp_path)
     extra = ("memory", "seconds")
-    assert list(rows[0]) == ["epoch", "loss", *extra, *FIGURES, "weights", "AP_ema", "AP_raw"]
+    assert list(rows[0]) == [
+        "epoch", "steps", "loss", *extra, *FIGURES, "weights", "AP_ema", "AP_raw",
+    ]  # fmt: skip
     assert [row["loss"] for row in rows] == ["1.0", "0.5"]
+    assert [row["steps"] for row in rows] == ["10", "10"]
     assert [row["AP"] for row in rows] == ["", "0.5"]
     assert (rows[1]["APs"], rows[1]["weights"], rows[1]["AP_ema"]) == ("", "raw", "")
     assert json.loads(json.dumps(log.history)) == log.history
@@ -155,7 +158,7 @@ def test_the_status_tells_programs_where_the_run_is(log: RunLog, tmp_path: Path)
     log.finish({"best_AP": 0.25})
     assert status(tmp_path) == {
         "state": "finished", "time": pytest.approx(time.time(), abs=60), "epoch": 2, "epochs": 2,
-        "step": 10, "best_AP": 0.25,
+        "step": 10, "steps": 10, "best_AP": 0.25,
     }  # fmt: skip
     assert not (tmp_path / "status.json.tmp").exists()
 

@@ -148,6 +148,26 @@ def test_a_command_wraps() -> None:
     assert "white-space: pre-wrap" in rule[1]
 
 
+def test_an_option_does_not_break_at_its_hyphens_and_is_copied_as_it_is() -> None:
+    page, command = Page("p"), "effdet check my-data  --no-images \\\n  --html a.html"
+    section = page.section("s").command(command).text("see --no-images").table(["a"], [["--lr"]])
+    section.note("a --tile of 3").figures([Figure(svg="", caption="of --tile")])
+    html = page.html()
+    found = re.findall(r'<span class="word">(.*?)</span>', html)
+    shown = ["my-data", "--no-images", "--html", "--no-images", "--lr", "--tile", "--tile"]
+    assert found == shown
+    assert re.search(r"\n\.word \{ display: inline-block; max-width: 100%; \}", html)
+    (code,) = re.findall(r"<pre><code>(.*?)</code></pre>", html, re.S)
+    assert "".join(Reader(code).texts) == command
+
+
+def test_cells_of_text_wrap_and_numbers_do_not() -> None:
+    html = Page("p").html()
+    (cells,) = re.findall(r"\nth, td \{(.*?)\}", html, re.S)
+    assert "nowrap" not in cells
+    assert "td.number { white-space: nowrap; }" in html
+
+
 def test_a_row_of_another_length_than_the_header_is_refused() -> None:
     with pytest.raises(ValueError, match="a row has 1 cells, the header 2"):
         Page("p").section("s").table(["a", "b"], [["x"]])

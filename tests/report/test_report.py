@@ -34,6 +34,11 @@ def sections(page: Path) -> list[str]:
     return re.findall(r"<h2>(.*?)</h2>", page.read_text())
 
 
+def text_of(page: Path) -> str:
+    """What can be read on a page."""
+    return "".join(Reader(page.read_text()).texts)
+
+
 ALL = [
     "Summary", "Training", "Data", "First batches", "Precision and recall", "Classes", "Errors",
     "Confusion matrix", "Predictions", "Worst images", "Settings",
@@ -107,15 +112,32 @@ def test_figures_that_the_run_has_not_kept_are_no_empty_tiles(run: Path) -> None
     assert "<dt>started</dt>" not in page
 
 
-@pytest.mark.parametrize(("ap", "said"), [("0.0009", True), ("0.0011", False)])
-def test_an_ap_of_practically_0_is_explained(run: Path, ap: str, said: bool) -> None:
+@pytest.mark.parametrize(
+    ("ap", "said"),
+    [("0.0009", "AP is practically 0"), ("0.0011", "AP is very low"), ("0.021", "")],
+)
+def test_a_low_ap_is_explained(run: Path, ap: str, said: str) -> None:
     header, *rows = (run / "metrics.csv").read_text().splitlines()
     place = header.split(",").index("AP")
     cells = [row.split(",") for row in rows]
     lines = [",".join([*row[:place], ap, *row[place + 1 :]]) for row in cells]
     (run / "metrics.csv").write_text("\n".join([header, *lines]) + "\n")
     cli.run_command(["report", str(run), "--pictures", "0"])
-    assert ("AP is practically 0" in (run / "report.html").read_text()) == said
+    page = text_of(run / "report.html")
+    assert re.findall("AP is practically 0|AP is very low", page) == [said] * bool(said)
+    assert ("look at First batches" in page) == bool(said)
+
+
+@pytest.mark.parametrize(("score", "said"), [(0.049, True), (0.051, False)])
+def test_a_low_best_threshold_is_explained(run: Path, score: float, said: bool) -> None:
+    folder = run / "report"
+    best = json.loads((folder / "best.json").read_text())
+    row = json.loads((folder / "truth.json").read_text())["annotations"][0]
+    found = {name: row[name] for name in ("image_id", "category_id", "bbox")}
+    (folder / best["detections"]).write_text(json.dumps([found | {"score": score}]))
+    cli.run_command(["report", str(run), "--pictures", "0"])
+    page = text_of(run / "report.html")
+    assert ("F1 is best at a score of only 0.049: the model is sure of nothing" in page) == said
 
 
 def test_false_detections_beyond_the_ten_best_are_counted_not_drawn(run: Path) -> None:
@@ -144,7 +166,7 @@ def test_a_moved_data_folder_costs_the_pictures_and_is_said(
     cli.run_command(["report", str(run)])
     page = (run / "report.html").read_text()
     assert "Pictures of the validation images are left out" in page
-    assert "--data DIR" in page
+    assert "--data DIR" in text_of(run / "report.html")
     assert "Confusion matrix" in sections(run / "report.html")
     cli.run_command(["report", str(run), "--data", str(report_data)])
     assert sections(run / "report.html") == ALL
@@ -154,7 +176,7 @@ def test_a_run_that_kept_nothing_says_how_to_make_it_and_can(run: Path) -> None:
     figures = json.loads((run / "report" / "best.json").read_text())["figures"]
     shutil.rmtree(run / "report")
     cli.run_command(["report", str(run)])
-    assert f"effdet report {run} --evaluate" in (run / "report.html").read_text()
+    assert f"effdet report {run} --evaluate" in text_of(run / "report.html")
     assert "Classes" not in sections(run / "report.html")
     with tiny_model():
         cli.run_command(["report", str(run), "--evaluate", "--device", "cpu"])

@@ -68,6 +68,16 @@ def test_curves_are_by_epoch_and_only_of_what_there_is(tmp_path: Path) -> None:
     assert [f"loss: 1 at {x}" in svg for x in ("0.5", "1", "1.5", "2")] == [True] * 4
 
 
+def test_a_logged_step_stands_at_its_part_of_the_epoch(tmp_path: Path) -> None:
+    log = "".join(line(epoch, step, 1.0) for epoch in (1, 2, 3) for step in (20, 40))
+    table = "epoch,steps,loss\n1,50,1\n2,80,1\n"  # the third has not ended
+    status = '{"state": "training", "epoch": 3, "step": 45, "steps": 100}'
+    files = {"log_jsonl": log, "metrics_csv": table, "status_json": status}
+    svg = training_figures([read_run(folder_of(tmp_path, **files))])[0].svg
+    for place in ("0.4", "0.8", "1.25", "1.5", "2.2", "2.4"):
+        assert f"loss: 1 at {place}<" in svg, place
+
+
 def test_long_curves_are_thinned_and_noisy_ones_smoothed(tmp_path: Path) -> None:
     log = "".join(line(1, step, float(step % 2)) for step in range(1, 5001))
     (figure,) = training_figures([read_run(folder_of(tmp_path, log_jsonl=log))])

@@ -188,7 +188,8 @@ def test_an_answer_that_is_an_error_is_told_and_tried_again_where_that_helps(
         fetch(release_at(site.url))
     text = str(caught.value)
     assert text.startswith(f"tiny: 127.0.0.1:{site.port} answers {code} ")
-    assert text.endswith(f"fetch {site.url} elsewhere and put it at {folder / 'weights.pth'}")
+    advice = f"fetch {site.url} elsewhere and put it at {folder / 'weights.pth'}, or give the path"
+    assert text.endswith(f"; {advice} of the file instead of the name")
     assert "\n" not in text
     assert len(site.requests) == requests
     assert visible(folder) == []
@@ -234,7 +235,7 @@ def test_without_a_network_it_is_said_at_once_what_to_do(
         fetch(release_at(url))
     assert str(caught.value) == (
         f"tiny: cannot reach {address}: Connection refused; fetch {url} elsewhere and put it at "
-        f"{folder / 'weights.pth'}"
+        f"{folder / 'weights.pth'}, or give the path of the file instead of the name"
     )
     assert caught.value.exit_code == 4
 

@@ -128,7 +128,7 @@ def inside(root: Path, text: str) -> str | None:
 def class_names(dataset: Dataset, faults: Faults) -> tuple[str, ...]:
     """The classes in the order of their indices."""
     entry, count = dataset.entries.get("names"), dataset.entries.get("nc")
-    expected = "a name for each class, as a list or as index: name"
+    expected = "a name for each class, as a list ([cat, dog]) or as index: name"
     if entry is None:
         faults.add("class-names", "names", expected, "no such key")
         return ()
