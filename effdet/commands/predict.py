@@ -18,7 +18,6 @@ from effdet.inference import (
     FolderReport,
     ReadSettings,
     VideoSource,
-    check_tiles,
     expand_sources,
     import_av,
     load,
@@ -38,8 +37,6 @@ def run(argv: list[str]) -> None:
     """``effdet predict``."""
     config = flags.parse(PredictConfig, argv, program="effdet predict", description=DESCRIPTION)
     refuse_trust([config.weights], config.trust_code)
-    overlap = _overlap(config)
-    check_tiles(config.tile, overlap)
     sources = expand_sources(config.source)
     _check_videos(config, sources)
     detector = load(
@@ -60,7 +57,7 @@ def run(argv: list[str]) -> None:
         classes=config.classes,
         tta=config.tta,
         tile=config.tile,
-        tile_overlap=overlap,
+        tile_overlap=_overlap(config),
         **asked_postprocess(config),
     )
     _tell(report, config)

@@ -8,7 +8,7 @@ from effdet.inference.predict import Detector
 from effdet.inference.reading import ReadSettings
 from effdet.inference.sources import AnySource, ImageSource, VideoSource, expand_sources
 from effdet.inference.streaming import Prediction
-from effdet.inference.tiles import TILE_OVERLAP, check_tiles
+from effdet.inference.tiles import TILE_OVERLAP
 from effdet.inference.video import import_av
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "Prediction",
     "ReadSettings",
     "VideoSource",
-    "check_tiles",
     "draw",
     "expand_sources",
     "import_av",

@@ -17,9 +17,10 @@ from effdet.inference.reading import ReadSettings, in_batches
 from effdet.inference.search import Search, build_views, mirror
 from effdet.inference.sources import Source, expand_sources, read_image
 from effdet.inference.streaming import Prediction, stream
-from effdet.inference.tiles import TILE_OVERLAP, check_tiles
+from effdet.inference.tiles import TILE_OVERLAP
 from effdet.postprocess import Postprocess, Postprocessing
 from effdet.settings import FOR_PEOPLE, PostprocessConfig
+from effdet.settings.values import require_tiles
 from effdet.structures import ClassMap, Detections, Target
 
 Size = tuple[int, int]
@@ -188,7 +189,7 @@ class Detector:
         """How :meth:`predict` looks at images, for many of them."""
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {batch_size}")
-        check_tiles(tile, tile_overlap)
+        require_tiles(tile, tile_overlap)
         process = self.build_postprocess(classes, **settings)
         return Search(
             detect=self._detect,

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from effdet.boxes import MIN_SIZE, box_area, box_intersection, box_ioa, clip_boxes
-from effdet.errors import UsageError
 from effdet.inference.fusion import join, suppress
 from effdet.settings import PostprocessConfig
 from effdet.structures import Detections
@@ -36,14 +35,6 @@ MAX_PIECES = 1000
 """Cut boxes of an image that are looked at, the best ones: every pair of them is compared."""
 
 _ALIKE, _INSIDE = 0.5, 0.5
-
-
-def check_tiles(tile: int, overlap: float) -> None:
-    """Refuse tiles that cannot be laid; ``tile`` 0 means none."""
-    if tile < 0 or 0 < tile < 32:
-        raise UsageError(f"tile must be at least 32 pixels, or 0 for none, got {tile}")
-    if not 0 <= overlap <= 0.9:
-        raise UsageError(f"tile_overlap must be in [0, 0.9], got {overlap}")
 
 
 def lay_tiles(size: Size, tile: int, overlap: float) -> Tensor:

@@ -8,7 +8,7 @@ from effdet.errors import UsageError
 from effdet.flags import option
 from effdet.settings import shared_help
 from effdet.settings.postprocess import FOR_PEOPLE, POSTPROCESS_GROUP, PostprocessConfig
-from effdet.settings.values import MAX_PIXELS, NMS, Save, require, require_pixels
+from effdet.settings.values import MAX_PIXELS, NMS, Save, require, require_pixels, require_tiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,7 @@ class PredictConfig(PostprocessConfig):
         require(self, ("max_frames",), lambda v: v >= 0, "at least 0")
         require(self, ("seconds",), lambda v: 0 <= v < math.inf, "at least 0 and finite")
         require_pixels(self.max_pixels)
+        require_tiles(self.tile, self.tile_overlap or 0.0)
         if self.workers is not None:
             require(self, ("workers",), lambda v: 0 <= v <= 64, "in [0, 64]")
         self._refuse_without_effect()

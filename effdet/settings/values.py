@@ -64,6 +64,14 @@ def require_pixels(max_pixels: int) -> None:
         raise SettingError("max_pixels", f"must be in [1, {MOST_PIXELS}], got {max_pixels}")
 
 
+def require_tiles(tile: int, overlap: float) -> None:
+    """Refuse tiles that cannot be laid: ``tile`` pixels a side, 0 for none; see inference."""
+    if tile != 0 and tile < 32:
+        raise SettingError("tile", f"must be at least 32 pixels, or 0 for none, got {tile}")
+    if not 0 <= overlap <= 0.9:
+        raise SettingError("tile_overlap", f"must be in [0, 0.9], got {overlap:g}")
+
+
 def require_input(
     mean: tuple[float, float, float] | None, std: tuple[float, float, float] | None
 ) -> None:

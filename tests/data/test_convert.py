@@ -15,7 +15,7 @@ from PIL import Image
 
 from effdet import cli
 from effdet.data import find_splits
-from effdet.data.convert import WRITERS, convert_data
+from effdet.data.convert import WRITERS, _unique_names, convert_data
 from effdet.errors import DataError, UsageError
 from tests.data.formats.converted import boxes_of
 from tests.data.formats.making import picture, text
@@ -362,3 +362,11 @@ def test_real_sets_come_back(data_folder: Path, tmp_path: Path, name: str, to: A
             assert [row[0] for row in kept] == [row[0] for row in found]
             for row, other in zip(kept, found):
                 np.testing.assert_allclose(row[1:5], other[1:5], atol=0.011)  # cut to the image
+
+
+def test_each_image_gets_a_stem_of_its_own_and_keeps_its_ending() -> None:
+    taken: set[str] = set()
+    assert _unique_names(["a/1.jpg", "b/1.PNG", "c/b_1.gif", ".jpg"], taken) == [
+        "1.jpg", "b_1.PNG", "c_b_1.gif", ".jpg"
+    ]  # fmt: skip
+    assert _unique_names(["1.jpg", ".jpg"], taken) == ["1_2.jpg", ".jpg_2"]

@@ -136,7 +136,7 @@ def test_options_reach_their_parts(photo: Path, tmp_path: Path, detector: Detect
         (["--yolo-scores"], "--yolo-scores needs --save yolo"),
         (["--tile-overlap", "0.3"], "--tile-overlap needs --tile"),
         (["--tile", "10"], "tile must be at least 32 pixels"),
-        (["--tile", "64", "--tile-overlap", "1"], "tile_overlap must be in"),
+        (["--tile", "64", "--tile-overlap", "1"], "--tile-overlap must be in"),
         (["--every", "0"], "--every must be above 0"),
         (["--every", "2"], "--every does nothing without a video"),
         (["--max-frames", "-1"], "--max-frames must be at least 0"),

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from effdet import cli
 from effdet.errors import UsageError
 from effdet.inference import Detector
 from effdet.inference.search import Search, View
-from effdet.inference.tiles import check_tiles, lay_tiles, merge_tiles
+from effdet.inference.tiles import lay_tiles, merge_tiles
 from effdet.postprocess import Postprocess
 from effdet.settings import PostprocessConfig
+from effdet.settings.values import require_tiles
 from effdet.structures import Detections
 
 from .conftest import picture
@@ -208,4 +210,12 @@ def test_an_image_as_large_as_a_tile_has_none() -> None:
 )
 def test_tiles_that_cannot_be_laid_are_refused(tile: int, overlap: float, text: str) -> None:
     with pytest.raises(UsageError, match=text):
-        check_tiles(tile, overlap)
+        require_tiles(tile, overlap)
+
+
+def test_a_wrong_tile_is_named_as_the_flag_that_it_came_with() -> None:
+    words = ["predict", "a.jpg", "--weights", "w.pt", "--output", "o", "--tile"]
+    with pytest.raises(UsageError, match=r"--tile must be at least 32 pixels, .* got 10"):
+        cli.run_command([*words, "10"])
+    with pytest.raises(UsageError, match=r"--tile-overlap must be in \[0, 0.9\], got 2"):
+        cli.run_command([*words, "64", "--tile-overlap", "2"])
