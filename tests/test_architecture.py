@@ -16,9 +16,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Each part of the package with the parts it may import; a part that is not named is an error.
 BASE = {
     "config", "settings", "structures", "errors", "files", "flags", "distributed", "processes",
-    "metrics", "precision", "presets", "levels", "cache", "checks", "names", "regular_file",
-    "yaml_file", "extras", "web", "counts", "cpus", "bars", "folder_lock", "run_files",
-    "scripts", "whole_folder",
+    "metrics", "precision", "presets", "levels", "cache", "checks", "names", "extras", "web",
+    "counts", "cpus", "bars", "run_files", "scripts",
 }  # fmt: skip
 LOW = BASE | {"boxes", "ops", "anchors", "annotations", "drawing"}
 MIDDLE = LOW | {"data", "models", "weights", "targets", "losses", "postprocess"}

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from effdet import names, web, yaml_file
+from effdet import names, web
 from effdet.annotations import brackets, json_file
 from effdet.data import image_file
 from effdet.data.formats import csv_read, voc_xml, yolo_read
+from effdet.files import yaml_file
 from effdet.settings import MAX_PIXELS
 from effdet.weights.formats import pickled, pickled_values
 

@@ -16,7 +16,7 @@ from effdet.annotations.json_file import (
     load_exactly,
 )
 from effdet.annotations.stream import Stream, check_json
-from effdet.regular_file import open_regular
+from effdet.files.regular import open_regular
 
 
 class Content(Protocol):

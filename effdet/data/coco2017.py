@@ -19,8 +19,8 @@ from effdet.annotations import fault_of_name
 from effdet.bars import Bar
 from effdet.errors import DataError, UsageError, shown
 from effdet.files import WriteError, megabytes, replace_text, write_error
-from effdet.folder_lock import FolderLock
-from effdet.regular_file import hash_rest
+from effdet.files.folder_lock import FolderLock
+from effdet.files.regular import hash_rest
 from effdet.web import UnreachableError, copy_url, forget, say
 
 HOST = "https://s3.amazonaws.com/images.cocodataset.org"

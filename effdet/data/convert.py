@@ -22,8 +22,8 @@ from effdet.data.locate import find_splits
 from effdet.data.set_apart import draw_apart, rows_of
 from effdet.errors import DataError, UsageError
 from effdet.files import write_error
+from effdet.files.whole_folder import whole_folder
 from effdet.settings.convert_data import ImageFiles, WrittenFormat
-from effdet.whole_folder import whole_folder
 
 WRITERS: dict[WrittenFormat, Writer] = {"coco": write_coco, "voc": write_voc, "yolo": write_yolo}
 

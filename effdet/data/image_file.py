@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from effdet.errors import DataError, printable
-from effdet.regular_file import read_regular
+from effdet.files.regular import read_regular
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
 """What is decoded, by content and not by ending. Each more is a parser more for hostile files."""

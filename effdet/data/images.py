@@ -26,7 +26,7 @@ from effdet.data.image_file import (
 from effdet.data.pixels import image_to_tensor
 from effdet.data.stored_image import Size, StoredImage, size_of, turn_upright, turned
 from effdet.errors import DataError, one_line
-from effdet.regular_file import open_regular
+from effdet.files.regular import open_regular
 from effdet.settings import MAX_PIXELS
 
 MAX_SCANS = 200

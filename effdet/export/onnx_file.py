@@ -12,7 +12,7 @@ from torch import Tensor
 from effdet.errors import ExportError, WeightsError, one_line, printable
 from effdet.export.info import INPUT, KEY, OUTPUTS, ExportInfo
 from effdet.extras import import_extra
-from effdet.regular_file import open_regular
+from effdet.files.regular import open_regular
 
 MAX_BYTES = 2**31 - 1
 """More than that no protobuf message holds."""

@@ -16,7 +16,7 @@ from effdet.errors import ExportError, WeightsError, one_line, printable
 from effdet.export.info import INPUT, KEY, OUTPUTS, ExportInfo
 from effdet.export.onnx_file import Runner
 from effdet.extras import import_extra
-from effdet.regular_file import open_regular
+from effdet.files.regular import open_regular
 
 MAX_XML_BYTES = 100_000_000
 MAX_BIN_BYTES = 2**33

@@ -19,7 +19,7 @@ from torch import Tensor
 from effdet.errors import ExportError, UsageError, WeightsError, one_line, printable
 from effdet.export.info import FILE_NAME, MAX_TEXT, ExportInfo
 from effdet.export.onnx_file import Runner
-from effdet.regular_file import open_regular
+from effdet.files.regular import open_regular
 
 COMPILERS = ("c++", "g++", "clang++")
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from effdet.errors import UsageError, nearest, shown
 from effdet.files import replace_text
+from effdet.files.yaml_file import dump_yaml, read_yaml
 from effdet.flags.option import advice_on, flag_of
 from effdet.flags.values import checked
-from effdet.yaml_file import dump_yaml, read_yaml
 
 
 def load_yaml(cls: type[Any], path: str | Path) -> dict[str, Any]:

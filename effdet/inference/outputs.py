@@ -17,6 +17,7 @@ from effdet.boxes import clip_boxes
 from effdet.data.transforms import size_of
 from effdet.drawing import save_picture, to_picture
 from effdet.errors import DataError, shown
+from effdet.files.yaml_file import dump_yaml
 from effdet.inference.draw import draw
 from effdet.inference.naming import OutputNames
 from effdet.inference.reading import Picture
@@ -24,7 +25,6 @@ from effdet.inference.sources import AnySource
 from effdet.inference.video_file import VideoFile
 from effdet.names import csv_value, file_name
 from effdet.structures import ClassMap, Detections
-from effdet.yaml_file import dump_yaml
 
 
 class Output(ABC):

@@ -16,8 +16,8 @@ from effdet.data.image_file import IMAGE_SUFFIXES
 from effdet.data.images import Note, decode_content, decode_image, ignore_notes
 from effdet.data.pixels import image_to_tensor
 from effdet.errors import DataError, one_line, printable
+from effdet.files.regular import open_regular
 from effdet.inference.addresses import fetch, is_address, path_of, shown_address
-from effdet.regular_file import open_regular
 from effdet.settings import MAX_PIXELS
 
 VIDEO_SUFFIXES = (

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from effdet.errors import DataError, UsageError, one_line, printable
 from effdet.extras import import_extra
+from effdet.files.regular import open_regular
 from effdet.inference.addresses import is_address
 from effdet.inference.sources import CAMERA, VideoSource
-from effdet.regular_file import open_regular
 from effdet.settings import MAX_PIXELS
 
 TIMEOUT = 15.0

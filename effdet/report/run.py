@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from effdet.errors import EffdetError, UsageError, one_line
+from effdet.files.regular import open_regular
+from effdet.files.yaml_file import read_yaml
 from effdet.keepsakes import BEST_VALIDATION, FOLDER, LABELS
-from effdet.regular_file import open_regular
 from effdet.run_files import CONFIG
-from effdet.yaml_file import read_yaml
 
 MAX_BYTES = 1 << 30
 """Of a file of the folder."""

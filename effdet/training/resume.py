@@ -16,7 +16,7 @@ from typing import Any
 from effdet import distributed, flags
 from effdet.errors import DataError, EffdetError, UsageError, WeightsError
 from effdet.files import check_writable, remove_leftovers
-from effdet.folder_lock import FolderLock
+from effdet.files.folder_lock import FolderLock
 from effdet.run_files import BEST, CONFIG, LAST, PREVIOUS
 from effdet.settings import SETTLED, TrainConfig
 from effdet.training.run_folder import (

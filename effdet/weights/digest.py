@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, cast
 import torch
 
 from effdet.errors import WeightsError
-from effdet.regular_file import hash_rest
+from effdet.files.regular import hash_rest
 from effdet.weights.formats.beginning import opened
 
 _MARK = b"effdet sha256:"

@@ -19,7 +19,7 @@ from effdet.cache import ADVICE, cache_folder
 from effdet.config import IMAGENET_MEAN
 from effdet.errors import UsageError, WeightsError, nearest
 from effdet.files import WriteError, megabytes, replace_text, write_error
-from effdet.folder_lock import FolderLock
+from effdet.files.folder_lock import FolderLock
 from effdet.web import UnreachableError, copy_url, forget, say
 from effdet.weights.digest import sha256_of
 from effdet.weights.releases import RELEASES, Release, release_of_file

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from effdet.errors import WeightsError
 from effdet.files import write_atomically
-from effdet.regular_file import hash_rest
+from effdet.files.regular import hash_rest
 from effdet.weights.checkpoint import Checkpoint
 from effdet.weights.digest import compare_digest
 from effdet.weights.entries import check_no_nan, check_state, read_entries

@@ -15,10 +15,10 @@ from pycocotools.coco import COCO
 from torch import Tensor
 
 from effdet.errors import DataError, UsageError
+from effdet.files.yaml_file import read_yaml
 from effdet.inference import Detector, ReadSettings, expand_sources, predict_to_folder, video
 from effdet.inference.video_file import VideoFile
 from effdet.structures import ClassMap
-from effdet.yaml_file import read_yaml
 
 from .conftest import picture
 from .videos import NUM_FRAMES, RATE, SIZE, frames_of, make_video, red_box, times_of

@@ -13,7 +13,7 @@ import torch
 from effdet import flags
 from effdet.config import model_config
 from effdet.errors import DataError, UsageError, WeightsError
-from effdet.folder_lock import FolderLock
+from effdet.files.folder_lock import FolderLock
 from effdet.run_files import BEST, CONFIG, LAST, PREVIOUS
 from effdet.settings import TrainConfig
 from effdet.structures import ClassMap

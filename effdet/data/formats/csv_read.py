@@ -24,7 +24,7 @@ from effdet.data.formats.csv_table import COLUMNS, NEEDED, Header, header_of
 from effdet.data.formats.split import FOLDERS, SplitFiles, our_word
 from effdet.data.formats.text_fields import number, side
 from effdet.errors import DataError, shown
-from effdet.regular_file import open_regular
+from effdet.files.regular import open_regular
 
 MAX_BYTES = 1 << 30
 """Size of a CSV file that is read."""

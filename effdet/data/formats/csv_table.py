@@ -12,7 +12,7 @@ from pathlib import Path
 
 from effdet.data.formats.split import FOLDERS, SplitFiles, our_word, split_folders
 from effdet.errors import DataError
-from effdet.regular_file import open_regular
+from effdet.files.regular import open_regular
 
 LOOKED_FOR = "train.csv with the columns filename, xmin, ymin, xmax, ymax, class"
 BESIDE = "_annotations.csv"

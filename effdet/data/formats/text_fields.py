@@ -7,7 +7,7 @@ from pathlib import Path
 from effdet.annotations import Faults
 from effdet.annotations.rows import HUGE, MAX_SIDE
 from effdet.errors import DataError, shown
-from effdet.regular_file import open_regular
+from effdet.files.regular import open_regular
 
 MAX_LIST_BYTES = 1 << 28
 """Size of a list of names that is read."""

@@ -16,7 +16,7 @@ from effdet.data.formats.split import SplitFiles, our_word, split_folders
 from effdet.data.formats.text_fields import listed_in
 from effdet.data.image_file import IMAGE_SUFFIXES
 from effdet.errors import DataError
-from effdet.regular_file import open_regular
+from effdet.files.regular import open_regular
 
 LOOKED_FOR = "Annotations/*.xml or *.xml beside images, also in train/ and val/"
 LABEL_FOLDERS = ("Annotations", "annotations")

@@ -11,7 +11,7 @@ from xml.parsers import expat
 
 from effdet.data.formats.building import CORNERS
 from effdet.errors import DataError, one_line
-from effdet.regular_file import read_regular
+from effdet.files.regular import read_regular
 
 MAX_BYTES = 10_000_000
 """Size of an XML file that is read: tens of thousands of objects."""

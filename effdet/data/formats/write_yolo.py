@@ -14,7 +14,7 @@ from effdet.annotations import AnnotationTable, fit_boxes
 from effdet.data.formats.losses import lost_areas, lost_category_ids, lost_ids
 from effdet.data.formats.writing import SplitToWrite, check_class_names
 from effdet.errors import DataError, shown
-from effdet.yaml_file import dump_yaml
+from effdet.files.yaml_file import dump_yaml
 
 ONE_FOLDER = False
 

@@ -21,8 +21,8 @@ from effdet.data.formats.split import FOLDERS, SplitFiles
 from effdet.data.formats.text_fields import listed_in
 from effdet.data.image_file import IMAGE_SUFFIXES
 from effdet.errors import DataError, UsageError, shown
-from effdet.regular_file import open_regular
-from effdet.yaml_file import Entry, read_yaml
+from effdet.files.regular import open_regular
+from effdet.files.yaml_file import Entry, read_yaml
 
 LOOKED_FOR = "data.yaml"
 USUAL = ("data.yaml", "data.yml", "dataset.yaml")

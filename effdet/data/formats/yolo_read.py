@@ -23,7 +23,7 @@ from effdet.data.formats.building import (
 from effdet.data.formats.class_ids import ids_of
 from effdet.data.formats.yolo import class_names, image_names, label_name, open_dataset
 from effdet.errors import DataError, shown
-from effdet.regular_file import read_regular
+from effdet.files.regular import read_regular
 
 MAX_BYTES = 50_000_000
 """Size of a label file that is read."""

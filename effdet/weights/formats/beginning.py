@@ -6,14 +6,14 @@ from io import BufferedReader
 from pathlib import Path
 
 from effdet.errors import WeightsError
-from effdet.regular_file import open_regular
+from effdet.files.regular import open_regular
 
 _HEAD = 64
 """Bytes that tell what a file is."""
 
 
 def opened(path: Path) -> AbstractContextManager[BufferedReader]:
-    """The file, as :func:`~effdet.regular_file.open_regular` opens it.
+    """The file, as :func:`~effdet.files.regular.open_regular` opens it.
 
     Raises:
         WeightsError: where there is none, it is a pipe, device or folder, or reading it fails.

@@ -24,14 +24,14 @@ from effdet.files import (
     replace_text,
     write_atomically,
 )
-from effdet.folder_lock import FolderLock
+from effdet.files.folder_lock import FolderLock
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # Takes the lock of a folder, forks a child that lives on, says so and waits.
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from effdet.folder_lock import FolderLock
+from effdet.files.folder_lock import FolderLock
 with FolderLock(Path(sys.argv[1])):
     child = os.fork()
     if child == 0:

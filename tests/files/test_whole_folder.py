@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from effdet import processes, whole_folder
+from effdet import processes
+from effdet.files import whole_folder
 from effdet.processes import process_mark
 
 

@@ -13,9 +13,9 @@ import yaml
 
 from effdet import flags
 from effdet.errors import UsageError
+from effdet.files.yaml_file import MAX_BYTES, dump_yaml, read_yaml
 from effdet.presets import PRESETS
 from effdet.settings import TrainConfig
-from effdet.yaml_file import MAX_BYTES, dump_yaml, read_yaml
 
 SEED = 6
 MUTATIONS = 3000

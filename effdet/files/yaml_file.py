@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import yaml
 
 from effdet.errors import UsageError, one_line, shown
-from effdet.regular_file import open_regular
+from effdet.files.regular import open_regular
 
 MAX_BYTES = 100_000
 """Many times what all settings need, and read in two seconds at the most."""

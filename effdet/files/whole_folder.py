@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from effdet.files import make_folder, refuse_taken, rename, write_error
+from effdet.files.writing import make_folder, refuse_taken, rename, write_error
 from effdet.processes import process_mark
 
 

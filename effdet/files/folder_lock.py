@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from effdet.errors import UsageError
-from effdet.files import write_error
+from effdet.files.writing import write_error
 
 LOCK = ".lock"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
