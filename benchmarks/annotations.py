@@ -21,7 +21,6 @@ import contextlib
 import io
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -135,16 +134,18 @@ def best(subject: str, file: Path) -> dict[str, float]:
 
 def measured(read: Callable[[], Any]) -> dict[str, float]:
     """Seconds of wall clock and CPU, annotations a second, and the process's peak memory."""
+    from effdet.processes import peak_memory
+
     wall, cpu = time.perf_counter(), time.process_time()
     content = read()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_memory() or 0
     del content
     return {
         "seconds": round(wall, 2),
         "cpu_seconds": round(cpu, 2),
         "annotations_per_second": round(NUM_ANNOTATIONS / wall),
-        "peak_memory_mb": round(peak),
+        "peak_memory_mb": round(peak / 2**20),
     }
 
 

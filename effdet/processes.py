@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process asks of the operating system about others."""
+"""What a process asks of the operating system about itself and others."""
 
 import ctypes
 import hashlib
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -70,3 +71,31 @@ def process_mark(pid: int) -> str:
         return str(pid)
     _, start = process_state(pid) or ("", "0")
     return f"{pid}-{start}-{hashlib.sha256(machine.encode()).hexdigest()[:8]}"
+
+
+def resident_memory() -> int | None:
+    """Bytes that this process holds now; None where the system does not say."""
+    return _memory("VmRSS")
+
+
+def peak_memory() -> int | None:
+    """The most bytes that this process has held; None where the system does not say."""
+    found = _memory("VmHWM")
+    if found is not None:
+        return found
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    # On Linux not below the peak of the process that started this one, which it takes over.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _memory(entry: str) -> int | None:
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    found = re.search(rf"^{entry}:\s+(\d+) kB$", status, re.MULTILINE)
+    return None if found is None else 1024 * int(found[1])

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from effdet.processes import die_with_parent, machine_id, process_state
+from effdet.processes import (
+    die_with_parent,
+    machine_id,
+    peak_memory,
+    process_state,
+    resident_memory,
+)
 
 ROOT = Path(__file__).parents[1]
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a call of Linux")
@@ -89,3 +95,17 @@ def test_all_processes_of_a_machine_have_its_id() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == f"{machine_id()}\n"
     assert machine_id() != ""
+
+
+@linux
+def test_the_peak_is_that_of_the_process_and_not_of_the_one_that_started_it() -> None:
+    """The kernel's ru_maxrss of a new process is that of the one before, if that is more."""
+    ballast = b"x" * 300_000_000
+    del ballast
+    assert (peak_memory() or 0) > 300_000_000
+    code = "from effdet.processes import *; print(resident_memory(), peak_memory())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    now, peak = map(int, done.stdout.split())
+    assert 0 < now <= peak < 200_000_000

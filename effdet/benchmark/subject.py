@@ -5,9 +5,6 @@ So its memory and its threads are its own: what another runtime has allocated or
 not show in its figures.
 """
 
-import os
-import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+from effdet import processes
 from effdet.data import SplitFiles
 from effdet.data.images import decode_image
 from effdet.data.transforms import letterbox
@@ -75,7 +73,7 @@ class Subject:
             torch.set_num_threads(job.threads)
         self.images = list(job.images)
         pixels = [decode_image(path) for path in self.images]
-        self._before = _resident_bytes()
+        self._before = processes.resident_memory() or processes.peak_memory() or 0
         self.detector: Detector = load(
             job.weights, device=job.device, use_ema=job.use_ema, trust_code=job.trust_code
         )
@@ -137,19 +135,9 @@ class Subject:
         """Bytes that loading and running took at most, beyond Python, torch and the images."""
         if self.detector.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.detector.device)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return max(peak * (1 if sys.platform == "darwin" else 1024) - self._before, 0)
+        return max((processes.peak_memory() or 0) - self._before, 0)
 
     def score(self, files: SplitFiles) -> float | None:
         """AP on a split, with the post-processing of published figures, or the file's own."""
         self.detector.postprocess = PostprocessConfig()
         return score_split(self.detector, files, workers=0).metrics.figures["AP"]
-
-
-def _resident_bytes() -> int:
-    """What this process holds in memory now; its peak where the system does not say."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from effdet import __version__
+from effdet import __version__, processes
 from effdet.cpus import usable_cpus
 from effdet.files import replace_text
 
@@ -71,12 +71,7 @@ def peak_memory(device: torch.device | None) -> int | None:
     """
     if device is not None and device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return processes.peak_memory()
 
 
 def _versions() -> dict[str, str | int | None]:
