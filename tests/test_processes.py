@@ -13,7 +13,6 @@ from effdet.processes import (
     machine_id,
     peak_memory,
     process_state,
-    resident_memory,
 )
 
 ROOT = Path(__file__).parents[1]
