@@ -41,6 +41,7 @@ from effdet.weights.formats.bundle import Entry, read_bundle
 from effdet.weights.formats.crc32c import masked_crc32c
 from effdet.weights.formats.tensorflow import open_tensorflow
 from effdet.weights.sources.automl import DETECTOR
+from tests.weights.exported import export
 from tests.weights.tf_writer import EMA, data_file, write_checkpoint, write_with_raw
 
 CONFIG = MODELS["efficientdet_d7x"]
@@ -71,7 +72,7 @@ def write(prefix: Path, averages: bool) -> None:
     """A checkpoint of random values."""
     torch.manual_seed(0)
     state = {name: torch.randn(shape) for name, shape in translate.our_shapes(CONFIG).items()}
-    values = translate.export(DETECTOR, CONFIG, state)
+    values = export(DETECTOR, CONFIG, state)
     (write_with_raw if averages else write_checkpoint)(prefix, values)
 
 

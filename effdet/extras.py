@@ -14,7 +14,8 @@ def import_extra(module: str, extra: str, what: str, error: type[EffdetError]) -
 
     Args:
         module: such as ``onnxruntime``.
-        extra: the group of optional packages in pyproject.toml that it is in.
+        extra: the group of optional packages in pyproject.toml that it is in; several, with
+            commas, where what needs it needs them all.
         what: what needs it, such as ``export to ONNX``.
         error: raised where it is not installed.
     """

@@ -9,7 +9,7 @@ from effdet.annotations.image_files import (
     check_names,
     fault_of_name,
 )
-from effdet.annotations.links import refuse_way_out, way_out
+from effdet.annotations.links import refuse_way_out
 from effdet.annotations.references import some
 from effdet.annotations.repairs import fit_boxes, refuse_repairs, scorable
 from effdet.annotations.results import collect_results, read_results
@@ -46,5 +46,4 @@ __all__ = [
     "salvage_annotations",
     "scorable",
     "some",
-    "way_out",
 ]

@@ -6,7 +6,7 @@ from effdet.data.formats import SplitFiles, collect_split, read_split
 from effdet.data.images import decode_image
 from effdet.data.loader import Loader, build_eval_loader, build_train_loader
 from effdet.data.locate import find_splits, locate_split
-from effdet.data.shapes import ensure_shapes, resolve_data
+from effdet.data.shapes import resolve_data
 from effdet.data.sizes import ImageSizes
 from effdet.data.transforms import EvalTransform, TrainTransform, letterbox
 
@@ -22,7 +22,6 @@ __all__ = [
     "build_train_loader",
     "collect_split",
     "decode_image",
-    "ensure_shapes",
     "find_splits",
     "letterbox",
     "locate_split",

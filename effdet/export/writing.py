@@ -168,9 +168,10 @@ def check_packages(config: ExportConfig) -> None:
         ExportError: naming the package and the extra to install.
     """
     what = f"export to --format {config.format}"
-    if config.format in ("onnx", "openvino"):
+    extra = {"onnx": "onnx", "openvino": "onnx,openvino"}.get(config.format)
+    if extra is not None:
         for name in ("onnx", "onnxscript", "onnxruntime"):
-            import_extra(name, "onnx", what, ExportError)
+            import_extra(name, extra, what, ExportError)
     if config.format == "openvino":
         import_openvino(what)
     if config.format == "aoti":

@@ -31,6 +31,8 @@ class FolderReport:
 
     Attributes:
         folder: where it wrote.
+        num_sources: images and videos that were given.
+        unit: what these are: ``image``, ``video``, or ``source`` where both are among them.
         num_images: images that went through the model, frames of videos among them.
         num_detections: detections in all of them.
         seconds: that reading, finding and writing took.
@@ -40,6 +42,8 @@ class FolderReport:
     """
 
     folder: Path
+    num_sources: int = 0
+    unit: str = "image"
     num_images: int = 0
     num_detections: int = 0
     seconds: float = 0.0
@@ -61,11 +65,9 @@ class FolderReport:
         """Raise :class:`DataError` that names what failed, if anything did."""
         texts = list(self.cut_short.values())
         if self.failed:
-            total = self.num_images + len(self.failed)
             errors = "; ".join(self.failed.values())
-            texts.append(
-                f"{len(self.failed)} of {counted(total, 'image')} could not be read: {errors}"
-            )
+            given = counted(self.num_sources, self.unit)
+            texts.append(f"{len(self.failed)} of {given} could not be read: {errors}")
         if texts:
             raise DataError("; ".join(texts))
 
@@ -150,11 +152,18 @@ def predict_to_folder(
             "yolo": YoloLabels(folder, names, class_map, yolo_scores),
             "crops": Crops(folder, names, class_map),
         }
-        report = FolderReport(folder=folder)
+        report = FolderReport(folder=folder, num_sources=len(known), unit=_unit(known))
         _run(search, known, read, [outputs[name] for name in outputs if name in save], report)
     if not report.num_images:
         report.check()
     return report
+
+
+def _unit(sources: Sequence[AnySource]) -> str:
+    videos = [isinstance(source, VideoSource) for source in sources]
+    if not any(videos):
+        return "image"
+    return "video" if all(videos) else "source"
 
 
 def _run(

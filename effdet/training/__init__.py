@@ -27,7 +27,7 @@ from effdet.training.optimizer import build_optimizer
 from effdet.training.peers import Peers
 from effdet.training.progress import Progress
 from effdet.training.replay import load_batches, save_batches
-from effdet.training.resume import Resumed, Run, goes_on, open_run, saved_settings
+from effdet.training.resume import Run, open_run, saved_settings
 from effdet.training.schedule import RateSchedule, build_schedule
 from effdet.training.telling import conclude, introduce
 from effdet.training.validation import validate
@@ -44,7 +44,6 @@ __all__ = [
     "Peers",
     "Progress",
     "RateSchedule",
-    "Resumed",
     "Run",
     "Trainer",
     "begin_epoch",
@@ -59,7 +58,6 @@ __all__ = [
     "explain_memory_errors",
     "freeze",
     "freeze_parts",
-    "goes_on",
     "image_sizes",
     "introduce",
     "is_over",

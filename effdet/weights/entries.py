@@ -8,7 +8,7 @@ that size is made before the file has shown that it holds it.
 import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,20 +38,6 @@ OPTIONAL = {"licence": str, "origin": str, "summary": dict}
 FLOATS = {torch.float32, torch.float64, torch.float16, torch.bfloat16}
 _MOST_TOLD = 3
 """Tensors that a message names."""
-
-
-class Shaped(Protocol):
-    """A tensor, or what stands for one that is still in its file."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the tensor."""
-        ...
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of its elements."""
-        ...
 
 
 class Entries(NamedTuple):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find out which model a foreign file holds, and bring its tensors to our names and back."""
+"""Find out which model a foreign file holds, and bring its tensors to our names."""
 
 import dataclasses
 import functools
@@ -62,28 +62,6 @@ def state_dict(
         else:
             state[name] = source.to_ours(config, name, [stored[n].read() for n in theirs])
     return state
-
-
-def export(source: Source[Any], config: Config, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The file's tensors, by its names, out of all tensors of our model."""
-    theirs: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        names = source.names(config, name)
-        if names:
-            theirs.update(zip(names, source.from_ours(config, name, tensor), strict=True))
-    return theirs
-
-
-def in_memory(tensors: Mapping[str, Tensor]) -> dict[str, StoredTensor]:
-    """Tensors that are read already, in the shape of a file's."""
-    return {
-        name: StoredTensor(tuple(t.shape), t.dtype, functools.partial(_same, t))
-        for name, t in tensors.items()
-    }
-
-
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
 
 
 def faults(source: Source[Any], config: Config, shapes: Shapes) -> list[str]:

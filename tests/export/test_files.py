@@ -277,7 +277,7 @@ def test_a_missing_package_is_named_with_its_extra_before_any_work(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    extra = "openvino" if package == "openvino" else "onnx"
+    extra = "openvino" if package == "openvino" else "onnx,openvino"
     config = ExportConfig(
         weights="does not matter", format="openvino", output=str(tmp_path / "a.xml")
     )

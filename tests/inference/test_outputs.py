@@ -244,14 +244,16 @@ def test_of_a_video_that_ends_early_all_before_is_kept(
     assert len(frames_of(tmp_path / "out" / "cut.mp4")) == row["num_frames"]
     assert [row["file"] for row in content["failed"]] == [str(tmp_path / "broken.mp4")]
     assert len(content["images"]) == 1
-    with pytest.raises(DataError, match=r"cut\.mkv: the video ends early.*broken\.mp4") as caught:
+    with pytest.raises(DataError, match=r"cut\.mkv: the video ends early") as caught:
         report.check()
+    assert "; 1 of 3 sources could not be read: " in str(caught.value)
+    assert "broken.mp4" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_of_a_video_that_is_none_nothing_is_left_behind(detector: Detector, tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_text("no video")
-    with pytest.raises(DataError, match=r"1 of 1 image could not be read: .*broken\.mp4"):
+    with pytest.raises(DataError, match=r"1 of 1 video could not be read: .*broken\.mp4"):
         predict_to_folder(detector, expand_sources([tmp_path / "broken.mp4"]), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -27,6 +27,7 @@ from effdet.weights.formats.tensorflow import open_tensorflow
 from effdet.weights.sources.automl import DETECTOR
 from tests import golden
 from tests.outputs import flat_outputs
+from tests.weights.exported import in_memory
 from tests.weights.tf_writer import write_checkpoint, write_with_raw
 
 # Trainable parameters: all, with batch-norm statistics, backbone, P6, BiFPN cells, class, box.
@@ -82,7 +83,7 @@ def tiny(**changes: object) -> EfficientDet:
 def lively(name: str = "lite0") -> EfficientDet:
     """A model for 64 x 96 pixels whose outputs vary, unlike those of fresh weights."""
     model = build_model(model_config(f"efficientdet_{name}", image_size=(64, 96)))
-    tensors = translate.in_memory(golden.variables(f"efficientdet-{name}"))
+    tensors = in_memory(golden.variables(f"efficientdet-{name}"))
     model.load_state_dict(translate.state_dict(DETECTOR, MODELS[f"efficientdet_{name}"], tensors))
     return model.eval()
 

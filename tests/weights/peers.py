@@ -20,6 +20,7 @@ from effdet.weights.sources.pytorch import swap_xy
 from effdet.weights.sources.rwightman import RWIGHTMAN
 from effdet.weights.sources.timm import TIMM
 from effdet.weights.sources.torchvision import TORCHVISION
+from tests.weights.exported import export, in_memory
 from tests.weights.random_state import random_state
 
 PROGRAM = Path(__file__).with_name("peer_program.py")
@@ -85,7 +86,7 @@ def case_input(case: Case) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(2, 3, *case.size, generator=generator)
     state = lively_state(case.config, images)
-    return {"state": translate.export(case.source, case.config, state), "images": images}
+    return {"state": export(case.source, case.config, state), "images": images}
 
 
 @torch.no_grad()
@@ -122,7 +123,7 @@ def build(config: Config) -> EfficientDet | EfficientNetClassifier:
 @torch.no_grad()
 def our_outputs(case: Case, given: dict[str, Any]) -> list[Tensor]:
     """What our model makes of the file's weights, boxes in the program's order."""
-    stored = translate.in_memory(given["state"])
+    stored = in_memory(given["state"])
     model = build(case.config).eval()
     model.load_state_dict(translate.state_dict(case.source, case.config, stored))
     found = model(given["images"])

@@ -8,6 +8,7 @@ from effdet.config import MODELS, ClassifierConfig
 from effdet.weights import translate
 from effdet.weights.sources.automl import CLASSIFIER, CLASSIFIER_BUILT_TWICE, DETECTOR
 from tests import golden
+from tests.weights.exported import export, in_memory
 
 D0 = MODELS["efficientdet_d0"]
 
@@ -42,7 +43,7 @@ def test_other_classes_are_counted() -> None:
 
 
 def test_a_missing_variable_is_named() -> None:
-    tensors = translate.in_memory({"efficientnet-b0/stem/conv2d/kernel": torch.zeros(3, 3, 3, 32)})
+    tensors = in_memory({"efficientnet-b0/stem/conv2d/kernel": torch.zeros(3, 3, 3, 32)})
     with pytest.raises(KeyError, match="stem/tpu_batch_normalization/gamma"):
         translate.state_dict(DETECTOR, D0, tensors)
 
@@ -176,9 +177,9 @@ def test_the_way_back_is_exact(name: str) -> None:
         else torch.randn(shape, generator=generator)
         for n, shape in translate.our_shapes(config).items()
     }
-    exported = translate.export(DETECTOR, config, state)
+    exported = export(DETECTOR, config, state)
     shapes = golden.shapes(name.replace("_", "-"))
     assert {n: tuple(t.shape) for n, t in exported.items()} == shapes
-    back = translate.state_dict(DETECTOR, config, translate.in_memory(exported))
+    back = translate.state_dict(DETECTOR, config, in_memory(exported))
     assert back.keys() == state.keys()
     assert all(torch.equal(back[n], state[n]) for n in state)

@@ -10,6 +10,7 @@ from effdet.weights.source import Shapes
 from effdet.weights.sources.automl import DETECTOR
 from effdet.weights.sources.automl_objects import HUB, OBJECTS, AutomlObjects
 from tests import golden
+from tests.weights.exported import export, in_memory
 
 D0 = MODELS["efficientdet_d0"]
 END = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -129,6 +130,6 @@ def test_every_name_is_used_once_and_the_way_back_is_exact(source: AutomlObjects
         for k, (name, shape) in enumerate(shapes.items())
         if not name.endswith(translate.COUNTER)
     }
-    stored = translate.in_memory(translate.export(source, D0, state))
+    stored = in_memory(export(source, D0, state))
     back = translate.state_dict(source, D0, stored)
     assert all(torch.equal(back[name], state[name]) for name in state)

@@ -10,6 +10,7 @@ from effdet.config import ClassifierConfig, model_config
 from effdet.models import EfficientNetClassifier, build_model
 from effdet.weights import load_classifier, transfer_backbone, translate
 from effdet.weights.sources.lukemelas import LUKEMELAS, tensor_name
+from tests.weights.exported import in_memory
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_published_lite0_gives_its_published_logits(file: Path) -> None:
     expected = json.loads((file.parent / "golden.json").read_text())["models"]["lite0"]
     side = expected["input_size"]
     pixels = ((torch.arange(3 * side * side) * 37) % 255).reshape(1, 3, side, side).float()
-    stored = translate.in_memory(torch.load(file, weights_only=True))
+    stored = in_memory(torch.load(file, weights_only=True))
     shapes = {name: tensor.shape for name, tensor in stored.items()}
     (config,) = translate.identify(LUKEMELAS, shapes)
     assert config == ClassifierConfig(

@@ -35,6 +35,7 @@ from effdet.weights.sources.nvidia import NVIDIA
 from effdet.weights.sources.rwightman import RWIGHTMAN
 from effdet.weights.sources.timm import TIMM
 from tests.tiny import tiny_model
+from tests.weights.exported import export
 
 RWIGHTMANS = RWIGHTMAN[0]
 
@@ -56,7 +57,7 @@ def state_of(config: Config) -> dict[str, Tensor]:
 def detector_file(path: Path, name: str = "tiny", num_classes: int = 90, **changes: Any) -> Path:
     """A detector as rwightman's program saves it."""
     config = model_config(name, num_classes=num_classes, **changes)
-    torch.save(translate.export(RWIGHTMANS, config, state_of(config)), path)
+    torch.save(export(RWIGHTMANS, config, state_of(config)), path)
     return path
 
 
@@ -99,7 +100,7 @@ def test_coco_has_the_names_of_its_annotations(data_folder: Path) -> None:
 def test_models_whose_tensors_are_alike_are_asked_about() -> None:
     with torch.device("meta"):
         config = model_config("efficientdet_d7")
-        tensors = translate.export(RWIGHTMANS, config, EfficientDet(config).state_dict())
+        tensors = export(RWIGHTMANS, config, EfficientDet(config).state_dict())
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     configs = tuple(translate.identify(RWIGHTMANS, shapes))
     found = opening.Found(
@@ -119,7 +120,7 @@ def test_models_whose_tensors_are_alike_are_asked_about() -> None:
 
 def classifier_file(path: Path, **changes: Any) -> Path:
     config = ClassifierConfig(backbone="efficientnet_tiny", **changes)
-    torch.save(translate.export(TIMM, config, state_of(config)), path)
+    torch.save(export(TIMM, config, state_of(config)), path)
     return path
 
 
@@ -155,7 +156,7 @@ def test_every_release_is_of_a_program_that_is_read() -> None:
 def test_an_unknown_model_is_refused_with_the_nearest(tmp_path: Path) -> None:
     config = dataclasses.replace(model_config("tiny"), bifpn_cells=2)
     path = tmp_path / "a.pth"
-    torch.save(translate.export(RWIGHTMANS, config, state_of(config)), path)
+    torch.save(export(RWIGHTMANS, config, state_of(config)), path)
     with pytest.raises(WeightsError) as caught:
         load_detector(path)
     said = str(caught.value)
@@ -217,8 +218,8 @@ def test_averages_are_preferred_and_can_be_left(tmp_path: Path) -> None:
     path = tmp_path / "a.pth.tar"
     torch.save(
         {
-            "state_dict": translate.export(RWIGHTMANS, config, state),
-            "state_dict_ema": translate.export(RWIGHTMANS, config, average),
+            "state_dict": export(RWIGHTMANS, config, state),
+            "state_dict_ema": export(RWIGHTMANS, config, average),
         },
         path,
     )

@@ -21,6 +21,7 @@ from effdet.weights.sources.timm import TIMM
 from effdet.weights.sources.torchvision import TORCHVISION
 from effdet.weights.sources.zylo117 import ZYLO117
 from tests import golden
+from tests.weights.exported import export, in_memory
 from tests.weights.random_state import random_state
 
 Pair = tuple[Source[Any], Config]
@@ -112,7 +113,7 @@ def exported_shapes(source: Source[Any], config: Config) -> Shapes:
     """Shapes of a file of ``source`` that holds the model."""
     shapes = translate.our_shapes(config)
     state = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    exported = translate.export(source, config, state)
+    exported = export(source, config, state)
     return {name: tuple(tensor.shape) for name, tensor in exported.items()}
 
 
@@ -176,9 +177,9 @@ NARROW: list[Pair] = [
 @pytest.mark.parametrize(("source", "config"), NARROW, ids=name_of)
 def test_there_and_back_gives_the_same_bits(source: Source[Any], config: Config) -> None:
     state = random_state(config)
-    exported = translate.export(source, config, state)
+    exported = export(source, config, state)
     assert all(tensor.is_contiguous() for tensor in exported.values())
-    back = translate.state_dict(source, config, translate.in_memory(exported))
+    back = translate.state_dict(source, config, in_memory(exported))
     assert list(back) == list(state)
     for name, tensor in back.items():
         assert torch.equal(tensor, state[name]), name

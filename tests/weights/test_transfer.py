@@ -22,12 +22,12 @@ from effdet.weights import (
     save_checkpoint,
     transfer_backbone,
     transfer_weights,
-    translate,
 )
 from effdet.weights.sources.lukemelas import LUKEMELAS
 from effdet.weights.transfer import CLASS_LAYER
 from tests.tiny import tiny_model
 from tests.weights.conftest import CLASS_MAP, weights
+from tests.weights.exported import export
 
 Make = Callable[..., Checkpoint]
 SMALL: dict[str, Any] = {
@@ -270,7 +270,7 @@ def as_classifier_file(backbone: str, path: Path, **changes: Any) -> EfficientNe
     torch.manual_seed(4)
     config = ClassifierConfig(backbone=backbone, **changes)
     model = EfficientNetClassifier(config)
-    torch.save(translate.export(LUKEMELAS, config, model.state_dict()), path)
+    torch.save(export(LUKEMELAS, config, model.state_dict()), path)
     return model
 
 

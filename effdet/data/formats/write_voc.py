@@ -14,7 +14,7 @@ import numpy as np
 
 from effdet.annotations import AnnotationTable
 from effdet.data.formats.building import CORNERS
-from effdet.data.formats.losses import (
+from effdet.data.formats.lost import (
     lost_areas,
     lost_category_ids,
     lost_ids,

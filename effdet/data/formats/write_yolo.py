@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from effdet.annotations import AnnotationTable, fit_boxes
-from effdet.data.formats.losses import lost_areas, lost_category_ids, lost_ids
+from effdet.data.formats.lost import lost_areas, lost_category_ids, lost_ids
 from effdet.data.formats.writing import SplitToWrite, check_class_names
 from effdet.errors import DataError, shown
 from effdet.files.yaml_file import dump_yaml
