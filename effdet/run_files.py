@@ -6,3 +6,6 @@ LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 
 CONFIG = "config.yaml"
 """The settings."""
+
+MAX_BYTES = 1 << 30
+"""Of a file of the folder that is read."""

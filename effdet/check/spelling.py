@@ -15,6 +15,9 @@ SHORTEST, LONGEST = 5, 50
 MOST = 2000
 """Classes of a data set; the names of more are not compared."""
 
+MOST_ALIKE = 200
+"""Names with the same first letters; of more, each with each would take minutes."""
+
 Words = tuple[str, ...]
 
 
@@ -37,7 +40,8 @@ def spellings(names: Mapping[int, str], boxes: Mapping[int, int]) -> dict[int, i
             candidates[key].append(id_)
     found = {}
     for id_, words in used.items():
-        others = {other for key in _keys(words) for other in candidates[key]} - {id_}
+        alike = [candidates[key] for key in _keys(words)]
+        others = {other for ids in alike if len(ids) <= MOST_ALIKE for other in ids} - {id_}
         near = [o for o in others if boxes[o] >= boxes[id_] and _are_near(words, used[o])]
         if near:
             found[id_] = max(near, key=lambda other: (boxes[other], -other))

@@ -202,7 +202,7 @@ def _deeper(folder: Path) -> str:
     """Advice for a folder whose images are in folders within it; nothing for others."""
     for inner, folders, names in itertools.islice(os.walk(folder), MOST_FOLDERS):
         folders.sort()
-        if any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in names):
+        if any(_is_media(Path(inner, name), IMAGE_SUFFIXES) for name in names):
             return f"; there are some in {printable(inner)}: name that folder"
     return ""
 

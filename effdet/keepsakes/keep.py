@@ -17,11 +17,13 @@ from typing import Any
 
 from effdet.config import ModelConfig
 from effdet.data import CocoDataset
-from effdet.errors import one_line
+from effdet.errors import EffdetError, one_line
 from effdet.evaluation import GroundTruth, Results, write_results
 from effdet.files import remove_leftovers, replace_text, write_atomically
+from effdet.files.regular import read_regular
 from effdet.keepsakes.batches import draw_batch
 from effdet.keepsakes.labels import label_statistics
+from effdet.run_files import MAX_BYTES
 from effdet.structures import Batch, ClassMap
 
 FOLDER = "report"
@@ -144,12 +146,16 @@ def validated_images(weights: str | Path, folder: str | Path | None = None) -> l
     """
     kept = Path(weights).parent / FOLDER
     try:
-        images = Path(folder or json.loads((kept / BEST_VALIDATION).read_text())["images"])
-        truth = json.loads((kept / TRUTH).read_text())
+        images = Path(folder or _read(kept / BEST_VALIDATION)["images"])
+        truth = _read(kept / TRUTH)
         paths = [images / image["file_name"] for image in truth["images"]]
         return [path for path in paths if path.is_file()]
-    except (OSError, ValueError, LookupError, TypeError):
+    except (EffdetError, OSError, ValueError, LookupError, TypeError, RecursionError):
         return []
+
+
+def _read(path: Path) -> Any:
+    return json.loads(read_regular(path, "file", EffdetError, MAX_BYTES))
 
 
 def _describe(validation: Validation, detections: str) -> dict[str, Any]:

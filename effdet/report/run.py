@@ -13,10 +13,7 @@ from effdet.errors import EffdetError, UsageError, one_line
 from effdet.files.regular import open_regular
 from effdet.files.yaml_file import read_yaml
 from effdet.keepsakes import BEST_VALIDATION, FOLDER, LABELS
-from effdet.run_files import CONFIG
-
-MAX_BYTES = 1 << 30
-"""Of a file of the folder."""
+from effdet.run_files import CONFIG, MAX_BYTES
 
 Row = dict[str, float | str | None]
 Value = TypeVar("Value")

@@ -16,6 +16,7 @@ from effdet.metrics import RunLog
 from effdet.models import trainable_parameters
 from effdet.precision import slow_amp_warning
 from effdet.run_files import BEST
+from effdet.scripts import script
 from effdet.settings import TrainConfig
 from effdet.training.engine import Trainer
 from effdet.training.epochs import out_of_patience
@@ -76,7 +77,8 @@ def conclude(log: RunLog, config: TrainConfig, progress: Progress, run: Run) -> 
 
 def validate_command(config: TrainConfig, folder: Path) -> str:
     """The command that validates the best weights in ``folder`` as the run has done."""
-    words = ["python", "validate.py", "--data", config.data, "--weights", str(folder / BEST)]
+    program = script("validate.py")
+    words = ["python", program, "--data", config.data, "--weights", str(folder / BEST)]
     for flag, value, usual in (
         ("--split", config.val_split, "val"),
         ("--annotations", config.val_annotations, None),

@@ -2,12 +2,13 @@
 """Class names that are probably misspelt are told with the right ones, and others are not."""
 
 import json
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from effdet.check import check_data
-from effdet.check.spelling import MOST, spellings
+from effdet.check.spelling import MOST, MOST_ALIKE, spellings
 from effdet.config import model_config
 from effdet.data.convert import convert_data
 from tests.check.sets import DataSet
@@ -51,6 +52,16 @@ def test_of_names_without_boxes_and_of_very_many_nothing_is_said() -> None:
     assert spellings({1: "person", 2: "persons"}, {1: 5, 2: 0}) == {}
     many = {number: "Persons"[: 6 + number % 2] for number in range(MOST + 1)}
     assert spellings(many, dict.fromkeys(many, 1)) == {}
+
+
+def test_of_very_many_names_that_begin_alike_none_is_compared() -> None:
+    letters = map("".join, product("abcd", repeat=4))
+    alike = {id_: f"plate{end}" for id_, end in enumerate(letters)}
+    assert len(alike) > MOST_ALIKE
+    few = dict(list(alike.items())[:MOST_ALIKE])
+    assert spellings(few, dict.fromkeys(few, 1)) != {}
+    names = alike | {1000: "dolphin", 1001: "dolphn"}
+    assert spellings(names, dict.fromkeys(names, 1)) == {1000: 1001, 1001: 1000}
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,9 @@ def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
         expand_sources([tmp_path])
     image = tmp_path / "b" / "val" / "1.jpg"
     image.parent.mkdir(parents=True)
+    image.with_name("._1.jpg").touch()  # of another program
+    with pytest.raises(DataError, match=r"no image files here \(.*\)$"):
+        expand_sources([tmp_path])
     image.touch()
     with pytest.raises(DataError, match=f"there are some in {image.parent}: name that folder"):
         expand_sources([tmp_path])

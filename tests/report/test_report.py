@@ -2,6 +2,7 @@
 """``effdet report`` on runs in every state."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -364,7 +365,11 @@ def test_the_images_of_a_validation_are_known_from_its_weights(
     truth = run / "report" / "truth.json"
     truth.write_text(truth.read_text().replace('"file_name": "', '"file_name": "val/'))
     assert validated_images(run / "best.pt")[0].parent == val  # as with YOLO's folders
-    best.write_text("[]")
+    for damaged in ("[]", "[" * 200_000, '{"images": null}'):
+        best.write_text(damaged)
+        assert validated_images(run / "best.pt") == []
+    best.unlink()
+    os.mkfifo(best)  # of which reading would never end
     assert validated_images(run / "best.pt") == []
     assert validated_images(tmp_path / "w.pt") == []
 

@@ -4,9 +4,17 @@
 import shlex
 from pathlib import Path
 
+import pytest
+
 from effdet import flags
 from effdet.settings import TrainConfig, ValidateConfig
 from effdet.training.telling import validate_command
+from tests.runs import ROOT
+
+
+@pytest.fixture(autouse=True)
+def in_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
 
 
 def parsed(config: TrainConfig, folder: Path) -> ValidateConfig:
@@ -37,3 +45,11 @@ def test_the_command_validates_what_the_run_validated() -> None:
 def test_the_command_names_nothing_that_is_usual() -> None:
     command = validate_command(TrainConfig(data="data"), Path("runs/1"))
     assert command == "python validate.py --data data --weights runs/1/best.pt"
+
+
+def test_from_another_folder_the_program_has_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = validate_command(TrainConfig(data="data"), Path("runs/1"))
+    assert (tmp_path / shlex.split(command)[1]).samefile(ROOT / "validate.py")
