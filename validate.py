@@ -11,7 +11,6 @@
 import sys
 
 import torch
-from torch.distributed.elastic.multiprocessing.errors import record
 
 from effdet import distributed, flags
 from effdet.config import size_pair
@@ -34,7 +33,7 @@ from effdet.inference.scoring import gaps, score_split
 from effdet.names import say, tell
 from effdet.precision import autocast_dtype
 from effdet.settings import PostprocessConfig, ValidateConfig, asked_postprocess
-from effdet.training import report_to_launcher
+from effdet.training import report_to_launcher, with_errors_for_launcher
 
 
 def main() -> None:
@@ -131,4 +130,4 @@ def score_weights(
 
 
 if __name__ == "__main__":
-    run(record(main), "validate.py", report_to_launcher)
+    run(with_errors_for_launcher(main), "validate.py", report_to_launcher)

@@ -48,3 +48,9 @@ def test_without_a_launcher_an_exception_stays_what_it_is(
 
     with pytest.raises(RuntimeError, match="a mistake of ours"):
         with_errors_for_launcher(fail)()
+
+
+@pytest.mark.parametrize("program", ["train.py", "validate.py"])
+def test_programs_that_torchrun_starts_leave_their_errors_so(program: str) -> None:
+    text = (Path(__file__).parents[2] / program).read_text()
+    assert f'run(with_errors_for_launcher(main), "{program}", report_to_launcher)' in text
