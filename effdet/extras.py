@@ -8,6 +8,14 @@ from effdet.errors import EffdetError
 
 PROJECT = "effdet-toolkit"
 
+EXTRAS = {
+    "keras": ("h5py",),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("openvino",),
+    "video": ("av",),
+}
+"""Optional packages, in groups as in pyproject.toml."""
+
 
 def import_extra(module: str, extra: str, what: str, error: type[EffdetError]) -> ModuleType:
     """A module of an optional package.
@@ -22,7 +30,9 @@ def import_extra(module: str, extra: str, what: str, error: type[EffdetError]) -
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as missing:
+        # By their names: to install the extra in a clone would compile the kernels again.
+        packages = " ".join(name for group in extra.split(",") for name in EXTRAS[group])
         raise error(
             f"{what} needs the package {missing.name}, which is not installed: "
-            f"pip install '{PROJECT}[{extra}]' (in a clone: pip install -e '.[{extra}]')"
+            f"pip install {packages} (the extra {PROJECT}[{extra}])"
         ) from missing

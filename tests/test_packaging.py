@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 
 import effdet
+from effdet.extras import EXTRAS
 
 ROOT = Path(__file__).parents[1]
 
@@ -77,6 +78,13 @@ def test_torch_is_no_static_build_requirement() -> None:
     (requires,) = re.findall(r"^requires = (.*)$", text, re.MULTILINE)
     assert "torch" not in requires
     assert {"ninja", "pybind11>=2.13"} <= set(re.findall(r'"([^"]+)"', requires))
+
+
+def test_messages_name_the_packages_of_an_extra() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    for extra, packages in EXTRAS.items():
+        (named,) = re.findall(rf"^{extra} = \[(.*?)\]$", text, re.MULTILINE)
+        assert tuple(re.findall(r'"([^"]+)"', named)) == packages
 
 
 def test_every_dependency_is_pinned() -> None:

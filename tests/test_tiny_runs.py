@@ -133,17 +133,31 @@ def test_a_run_without_a_gain_ends_early(
 
 
 @pytest.mark.parametrize(
-    ("words", "validated"),
+    ("words", "validated", "told"),
     [
-        (("--eval-from", "3"), [3, 4, 5]),
-        (("--eval-every", "2"), [2, 4, 5]),
-        (("--eval-every", "4", "--eval-from", "5"), [5]),
+        (("--eval-from", "3"), [3, 4, 5], "run  5 epochs  batch"),
+        (
+            ("--eval-every", "2"),
+            [2, 4, 5],
+            "run  5 epochs, validated every 2 and at the end  batch",
+        ),
+        (
+            ("--eval-every", "4", "--eval-from", "5"),
+            [5],
+            "epochs, validated every 4 and at the end",
+        ),
     ],
 )
 def test_validation_comes_when_it_is_asked_for_and_at_the_end(
-    words: Words, validated: list[int], tiny: Words, tmp_path: Path
+    words: Words,
+    validated: list[int],
+    told: str,
+    tiny: Words,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert train_here(*tiny, "--epochs", "5", *words, "--output", tmp_path / "run") == 0
+    assert told in capsys.readouterr().out
     rows = table(tmp_path / "run")
     assert len(rows) == 5
     assert [int(row["epoch"]) for row in rows if row["AP"]] == validated

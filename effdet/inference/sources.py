@@ -4,6 +4,7 @@
 import glob
 import itertools
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,8 +203,10 @@ def _deeper(folder: Path) -> str:
     """Advice for a folder whose images are in folders within it; nothing for others."""
     for inner, folders, names in itertools.islice(os.walk(folder), MOST_FOLDERS):
         folders.sort()
-        if any(_is_media(Path(inner, name), IMAGE_SUFFIXES) for name in names):
-            return f"; there are some in {printable(inner)}: name that folder"
+        found = [name for name in names if _is_media(Path(inner, name), IMAGE_SUFFIXES)]
+        if found:
+            pattern = shlex.quote(f"{folder}/**/*{Path(found[0]).suffix}")
+            return printable(f"; there are some in {inner}: name that folder, or all by {pattern}")
     return ""
 
 

@@ -41,9 +41,8 @@ def introduce(
     log.say(f"effdet {__version__}  torch {torch.__version__}  {trainer.device} x {world}")
     log.say(f"train    {train_set.report}")
     if train_loader.num_dropped:
-        log.say(
-            f"         {counted(train_loader.num_dropped, 'image')} left over, others each epoch"
-        )
+        dropped = counted(train_loader.num_dropped, "image")
+        log.say(f"         {dropped} that fill no batch left out, others each epoch")
     log.say(f"val      {val_set.report}")
     if not val_set.report.boxes:
         log.warn(f"{val_set.annotations}: there is no box to be found; all figures will be empty")
@@ -59,7 +58,10 @@ def introduce(
     batch = f"{config.batch_size} x {world}"
     if config.accumulate > 1:
         batch += f" x {config.accumulate} accumulated"
-    log.say(f"run      {log.folder}  {counted(config.total_epochs, 'epoch')}  batch {batch}")
+    epochs = counted(config.total_epochs, "epoch")
+    if config.eval_every > 1:
+        epochs += f", validated every {config.eval_every} and at the end"
+    log.say(f"run      {log.folder}  {epochs}  batch {batch}")
     if (warning := slow_amp_warning(trainer.device, trainer.dtype)) is not None:
         log.warn(warning)
 

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import shlex
 from pathlib import Path
 
 import pytest
@@ -54,8 +55,10 @@ def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no image files here \(.*\)$"):
         expand_sources([tmp_path])
     image.touch()
-    with pytest.raises(DataError, match=f"there are some in {image.parent}: name that folder"):
+    with pytest.raises(DataError, match=f"there are some in {image.parent}: name .* all by") as e:
         expand_sources([tmp_path])
+    (pattern,) = shlex.split(str(e.value).rpartition(" all by ")[2])
+    assert [str(source) for source in expand_sources([pattern])] == [str(image)]
     with pytest.raises(DataError, match="no image was given"):
         expand_sources([])
 
