@@ -128,6 +128,18 @@ def test_the_checks_seconds_are_those_of_the_result_file() -> None:
     assert f"{first}, {second} and {third} s" in measured("check")
 
 
+def test_the_speed_of_exported_files_is_that_of_the_result_file() -> None:
+    ratios = {
+        (form["weights"], timing["batch_size"]): timing["ratio"]
+        for form in result("forms")["forms"]
+        for timing in form["timings"]
+        if timing["stage"] == "files"
+    }
+    names = ("onnx.onnx", "openvino.xml", "aoti.pt2", "torch-export.pt2")
+    times = (f"{1 / ratios[name, 1]:.1f} and {1 / ratios[name, 8]:.1f}" for name in names)
+    assert f"| {', '.join(times)} times |" in measured("forms")
+
+
 def test_the_users_day_is_that_of_the_result_file() -> None:
     days = result("user_day")
     aps = [f"{days[form]['AP']:.3f}" for form in ("voc", "yolo")]
