@@ -205,5 +205,7 @@ def test_without_the_package_the_extra_is_named(
     monkeypatch: pytest.MonkeyPatch, clip: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(UsageError, match=r"needs the package av.*pip install '.*\[video\]'"):
+    with pytest.raises(
+        UsageError, match=r"the package av.*pip install av \(the extra .*\[video\]\)"
+    ):
         list(reader(clip))
