@@ -140,6 +140,13 @@ def test_the_speed_of_exported_files_is_that_of_the_result_file() -> None:
     assert f"| {', '.join(times)} times |" in measured("forms")
 
 
+def test_the_cases_of_hostile_annotations_are_those_of_the_result_file() -> None:
+    figures = result("hostile_annotations")
+    cases = f"{figures['cases']:,} and {figures['results_cases']:,} cases, none accepted wrongly"
+    assert cases in measured("hostile_annotations")
+    assert figures["failures"] == []
+
+
 def test_the_users_day_is_that_of_the_result_file() -> None:
     days = result("user_day")
     aps = [f"{days[form]['AP']:.3f}" for form in ("voc", "yolo")]
