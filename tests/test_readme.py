@@ -147,6 +147,14 @@ def test_the_cases_of_hostile_annotations_are_those_of_the_result_file() -> None
     assert figures["failures"] == []
 
 
+def test_the_gain_of_more_looks_is_that_of_the_result_file() -> None:
+    ways = {way["way"]: way for way in result("inference")["ways"]}
+    names = ("plain", "--tta", "--tile 320", "--tile 320 --tta")
+    aps = ", ".join(f"{ways[name]['AP']:.3f}" for name in names)
+    times = ", ".join(f"{1 / ways[name]['speed_to_plain']:.0f}" for name in names)
+    assert f"AP {aps}, in {times} times the time" in measured("inference")
+
+
 def test_the_users_day_is_that_of_the_result_file() -> None:
     days = result("user_day")
     aps = [f"{days[form]['AP']:.3f}" for form in ("voc", "yolo")]
